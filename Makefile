@@ -1,0 +1,39 @@
+# The two commands that matter: `make serve` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint types unit chaos clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+serve: $(STAMP)  ## serve the demo model on port 5000 (ARGS="--port 5050" for more)
+	$(BIN)/hailo-clip serve --model demo $(ARGS)
+
+test: lint types unit  ## lint, types and the whole test suite
+
+lint: $(STAMP)  ## ruff and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYTHONPATH=.typing $(BIN)/lint-imports
+
+types: $(STAMP)  ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(STAMP)  ## the tests alone (ARGS="-k broker" to choose)
+	$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)
+
+chaos: $(STAMP)  ## 5,000 requests while processes are killed, stopped and hung (about a minute)
+	HAILO_CLIP_CHAOS_REQUESTS=5000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
+
+clean:  ## remove the venv and caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What two processes must agree on: config, wire protocol, errors, model packages, logging."""

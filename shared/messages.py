@@ -1,0 +1,306 @@
+"""The wire protocol between frontends, broker and workers.
+
+Every message is one ZeroMQ multipart message::
+
+    +---------------------------------------+----------+-----+----------+
+    | header: msgpack array                 | payload  | ... | payload  |
+    | [VERSION, TYPE, field, field, ...]    | frame 1  |     | frame n  |
+    +---------------------------------------+----------+-----+----------+
+
+(A ROUTER socket puts the peer's routing id before it.) The fields of each type stand in the order of
+its dataclass below, without `frames`. Payload frames are raw little-endian tensors and are never copied
+into the header:
+
+- image item: uint8 ``[H, W, 3]``, C order, the model's own height and width
+- text item:  int32 ``[n]`` token ids, start and end token included, no padding
+- embeddings: float32 ``[n, D]``, one frame for all items that succeeded, in item order
+
+=================  =====================  =========================================================
+from -> to         message                why
+=================  =====================  =========================================================
+frontend -> broker `Submit`, `Cancel`     one HTTP request; the client went away
+frontend -> broker `Ping`                 liveness and HTTP counters, answered by `Pong`
+any -> broker      `Control`              "status" or "drain", answered by `Status`
+broker -> frontend `Reply`, `Refused`     the one answer to a `Submit`
+worker -> broker   `Hello`                here I am, loading (again after every fence or broker restart)
+worker -> broker   `Ready`, `Failed`      the canary passed; or the encoder is unusable
+worker -> broker   `Beat`, `Result`       heartbeat; the answer to a `Batch`
+worker -> broker   `Leave`, `Bye`         send no more work; gone, with nothing unanswered
+broker -> worker   `Welcome`, `Reject`    registered; or why not (the worker then exits)
+broker -> worker   `Batch`                encode these items
+broker -> worker   `BeatAck`, `Fence`     broker liveness; you were given up, register anew
+broker -> worker   `Stop`                 the answer to `Leave`: no batch comes after this
+=================  =====================  =========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+Buffer = Any  # bytes, memoryview or zmq.Frame: whatever holds a payload without copying it
+WireError = tuple[str, str, float | None]  # see errors.to_wire
+
+
+class Kind(IntEnum):
+    """What an item is; a batch holds items of one kind."""
+
+    IMAGE = 0
+    TEXT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """One HTTP request for the broker: items to embed.
+
+    Attributes:
+        request_id: unique within the frontend; a repeated id is ignored while the first is in flight.
+        trace: the request id that logs carry (X-Request-Id).
+        tenant: API key's tenant, else the client address.
+        weight: the tenant's share of device time relative to others, > 0.
+        bulk: True for class bulk, False for interactive.
+        ttl_s: seconds from now until the deadline (clocks of two hosts are not comparable).
+        fingerprint: of the model the inputs were prepared for.
+        kinds: one `Kind` an item.
+        frames: one payload an item.
+    """
+
+    request_id: int
+    trace: str
+    tenant: str
+    weight: float
+    bulk: bool
+    ttl_s: float
+    fingerprint: str
+    kinds: tuple[int, ...]
+    frames: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client of `request_id` went away; no answer is wanted."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A frontend is alive; `http` holds its (endpoint, code, count) since its last ping."""
+
+    seq: int
+    http: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The broker is alive and this is the pool's state.
+
+    Attributes:
+        seq: of the `Ping`.
+        broker_epoch: changes with every broker start.
+        state: "starting", "ready", "unhealthy" or "draining".
+        reason: why the state is not "ready", empty otherwise.
+        ready_workers: workers whose canary passed and that are not given up.
+        model: the model's name. fingerprint: the model's fingerprint. encoder: what the workers run.
+    """
+
+    seq: int
+    broker_epoch: str
+    state: str
+    reason: str
+    ready_workers: int
+    model: str
+    fingerprint: str
+    encoder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An operator's wish: verb "status" or "drain"."""
+
+    seq: int
+    verb: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The answer to `Control`: a snapshot of plain msgpack values (see broker/snapshot.py)."""
+
+    seq: int
+    snapshot: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to an accepted `Submit`.
+
+    Attributes:
+        request_id: of the `Submit`.
+        errors: one entry an item: None, or why that item has no embedding.
+        queue_s: seconds in the broker that were not device time.
+        device_s: seconds of device time of the slowest batch that served it; 0 for cache hits alone.
+        cached: items answered from the prompt cache.
+        frames: one frame, float32 [items without error, D]; none when every item failed.
+    """
+
+    request_id: int
+    errors: tuple[WireError | None, ...]
+    queue_s: float
+    device_s: float
+    cached: int
+    frames: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The answer to a `Submit` that was not accepted, or was pushed out of the queue."""
+
+    request_id: int
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A worker registers and starts to load its model.
+
+    Attributes:
+        worker: its name; a new epoch under the same name fences the old one at once.
+        epoch: random, new at each registration; everything it sends carries it.
+        pid: its process id, for operators.
+        device_id: the physical device ("cpu:0", "hailo:0000:01:00.0"), host name before it where it matters.
+        encoder: "hailo", "onnx" or "emulated".
+        model: the model's name. fingerprint: the model's fingerprint.
+        dimension: D of its embeddings.
+        max_batch: most items it takes in one batch.
+        grace_s: seconds it may stay silent while it loads.
+    """
+
+    worker: str
+    epoch: str
+    pid: int
+    device_id: str
+    encoder: str
+    model: str
+    fingerprint: str
+    dimension: int
+    max_batch: int
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker's canary passed (again); `cosine` is the lowest over the golden items."""
+
+    epoch: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker can't serve and will exit; `reason` is for operators and /health."""
+
+    epoch: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The worker is alive."""
+
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to a `Batch`.
+
+    Attributes:
+        epoch: the sender's. batch_id: of the `Batch`.
+        device_s: seconds the encoder took.
+        errors: empty when every item succeeded, else one entry an item (None or the error).
+        frames: one frame, float32 [items without error, D]; none when every item failed.
+    """
+
+    epoch: str
+    batch_id: int
+    device_s: float
+    errors: tuple[WireError | None, ...]
+    frames: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The worker wants to go: no more batches, please. Answered by `Stop`."""
+
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The worker is gone in good order, with nothing unanswered."""
+
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The broker took the registration of `epoch`; beat every `heartbeat_s` seconds."""
+
+    broker_epoch: str
+    epoch: str
+    heartbeat_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The broker won't have this worker; it must exit with `reason`."""
+
+    epoch: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encode these items of one kind; `traces` are the request ids they came from, for the logs."""
+
+    epoch: str
+    batch_id: int
+    kind: int
+    traces: tuple[str, ...]
+    frames: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BeatAck:
+    """The broker is alive; an epoch the worker does not know means that it restarted."""
+
+    broker_epoch: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The broker gave `epoch` up: its late results are dropped.
+
+    The worker registers anew, or exits when its encoder is stuck or `final` says that another process
+    took its name.
+    """
+
+    epoch: str
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No batch comes after this: finish what is in flight, say `Bye`, exit 0."""
+
+    epoch: str
+
+
+FromFrontend = Submit | Cancel | Ping | Control
+ToFrontend = Reply | Refused | Pong | Status
+FromWorker = Hello | Ready | Failed | Beat | Result | Leave | Bye
+ToWorker = Welcome | Reject | Batch | BeatAck | Fence | Stop
+Message = FromFrontend | ToFrontend | FromWorker | ToWorker

@@ -1,0 +1,137 @@
+"""The four ZeroMQ sockets, configured once: limits, keys, and what happens when a peer is gone.
+
+Create the `zmq.Context` in the process that uses it, after any fork.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmq
+import zmq.auth
+
+from hailo_clip.shared.config import Config, backend_endpoint, frontend_endpoint
+from hailo_clip.shared.errors import ConfigError, SetupError
+from hailo_clip.shared.messages import Buffer
+
+HIGH_WATER_MARK = 10_000
+"""Messages a peer's pipe holds before a send fails; the queue's own limits bite long before."""
+
+MAX_FRAME_BYTES = 64 << 20
+"""Largest frame a peer may send; a larger one closes its connection."""
+
+_NOW = int(zmq.NOBLOCK)
+_NOW_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+BROKER_KEY = "broker"
+CLIENT_KEY = "client"
+
+
+def frontend_router(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
+    """The broker's socket for frontends and operators, bound. Raises `SetupError`."""
+    return _router(context, frontend_endpoint(config), config)
+
+
+def backend_router(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
+    """The broker's socket for workers, bound. Raises `SetupError`."""
+    return _router(context, backend_endpoint(config), config)
+
+
+def frontend_dealer(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
+    """A frontend's or operator's socket, connecting (and reconnecting) to the broker."""
+    return _dealer(context, frontend_endpoint(config), config)
+
+
+def backend_dealer(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
+    """A worker's socket, connecting (and reconnecting) to the broker."""
+    return _dealer(context, backend_endpoint(config), config)
+
+
+def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[zmq.Frame]]:
+    """A ROUTER's next message: who sent it, and its frames. Never blocks.
+
+    As `recv_multipart` without copies, in a fifth of its time (1.5 us against 9): that asks the socket
+    after each frame whether there are more.
+
+    Raises:
+        zmq.Again: nothing has arrived.
+    """
+    peer = router.recv(_NOW)
+    frame = router.recv(_NOW, copy=False)  # a DEALER's message has at least one frame
+    frames = [frame]
+    while frame.more:
+        frame = router.recv(_NOW, copy=False)
+        frames.append(frame)
+    return peer, frames
+
+
+def send_to(router: zmq.Socket[bytes], peer: bytes, frames: Sequence[Buffer]) -> None:
+    """Send `frames` to `peer` through a ROUTER. Never blocks, and copies no large frame.
+
+    As `send_multipart`, in a third of its time (1.5 us against 4.2): that combines flags as enumerations.
+
+    Raises:
+        zmq.ZMQError: EHOSTUNREACH, the peer is gone; EAGAIN, it has not taken a great many messages.
+    """
+    router.send(peer, _NOW_MORE)
+    for frame in frames[:-1]:
+        router.send(frame, _NOW_MORE, copy=False)
+    router.send(frames[-1], _NOW, copy=False)
+
+
+def _limited(socket: zmq.Socket[bytes], linger_ms: int) -> None:
+    socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+    socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.ROUTER)
+    _limited(socket, linger_ms=1000)
+    # An answer to a peer that is gone must be an error that is counted, not silence.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    if config.broker.curve_keys is not None:
+        public, secret = _keypair(Path(config.broker.curve_keys) / f"{BROKER_KEY}.key_secret")
+        socket.curve_publickey, socket.curve_secretkey = public, secret
+        socket.curve_server = True
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as e:
+        raise SetupError(f"the broker cannot bind {endpoint}: {e}") from e
+    if endpoint.startswith("ipc://"):
+        Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
+    return socket
+
+
+def _dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.DEALER)
+    _limited(socket, linger_ms=0)
+    socket.setsockopt(zmq.RECONNECT_IVL, 50)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    if config.broker.curve_keys is not None:
+        keys = Path(config.broker.curve_keys)
+        public, secret = _keypair(keys / f"{CLIENT_KEY}.key_secret")
+        socket.curve_publickey, socket.curve_secretkey = public, secret
+        socket.curve_serverkey = _public(keys / f"{BROKER_KEY}.key")
+    socket.connect(endpoint)
+    return socket
+
+
+def _keypair(path: Path) -> tuple[bytes, bytes]:
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"broker.curve_keys: {path}: {e}") from e
+    if secret is None:
+        raise ConfigError(f"broker.curve_keys: {path} holds no secret key")
+    return public, secret
+
+
+def _public(path: Path) -> bytes:
+    try:
+        return zmq.auth.load_certificate(path)[0]
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"broker.curve_keys: {path}: {e}") from e
