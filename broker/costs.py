@@ -1,0 +1,93 @@
+"""What a batch costs: device seconds as a + b*n per kind, learned from measured batches.
+
+The model is the launch cost plus the cost of each item that a Hailo-10H shows (docs/broker.md); the fit
+is least squares with exponential forgetting, held near its seed by a few pseudo-observations. Most of
+their weight fades like that of real ones, a little stays, so that an endless stream of equal batch sizes,
+which says nothing about the slope, cannot make it swing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hailo_clip.shared.messages import Kind
+
+FORGET = 0.98  # weight of the past at each new batch: a memory of about 50 batches
+PRIOR = 2.0  # batches that the seed counts for at first, at each end of its line
+PRIOR_LEFT = 0.05  # and in the long run
+SEEDS = {Kind.IMAGE: (0.0108, 0.00502), Kind.TEXT: (0.0154, 0.0117)}
+"""(a, b) in seconds: CLIP ResNet-50x4 on a Hailo-10H, from its published rates at batch 1 and 8."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """Weighted sums of one kind's observations (n, t); `prior` is the seed's part of `weight`, per end."""
+
+    seed: tuple[float, float]
+    a: float = 0.0
+    b: float = 0.0
+    prior: float = 0.0
+    weight: float = 0.0
+    n: float = 0.0
+    t: float = 0.0
+    nn: float = 0.0
+    nt: float = 0.0
+
+    def observe(self, n: float, t: float, weight: float) -> None:
+        self.weight += weight
+        self.n += weight * n
+        self.t += weight * t
+        self.nn += weight * n * n
+        self.nt += weight * n * t
+
+    def recall(self, weight: float) -> None:
+        """Count the seed for `weight` more batches at each end of its line."""
+        a, b = self.seed
+        self.prior += weight
+        self.observe(1, a + b, weight)
+        self.observe(8, a + 8 * b, weight)
+
+    def forget(self) -> None:
+        for name in ("prior", "weight", "n", "t", "nn", "nt"):
+            setattr(self, name, getattr(self, name) * FORGET)
+        if self.prior < PRIOR_LEFT:
+            self.recall(PRIOR_LEFT - self.prior)
+
+    def fit(self) -> None:
+        """Solve for a and b: a >= 0 and b > 0, since a batch takes time and a larger one more."""
+        spread = self.weight * self.nn - self.n * self.n  # > 0: the seed stands at two sizes
+        b = max(1e-6, (self.weight * self.nt - self.n * self.t) / spread)
+        a = (self.t - b * self.n) / self.weight
+        if a < 0:
+            a, b = 0.0, max(1e-6, self.nt / self.nn)
+        self.a, self.b = a, b
+
+
+@dataclass(slots=True)
+class CostModel:
+    """Estimates of device time; `max_batch` is the batch size that per-item costs refer to."""
+
+    max_batch: int = 8
+    _lines: dict[Kind, _Line] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind, seed in SEEDS.items():
+            line = self._lines[kind] = _Line(seed)
+            line.recall(PRIOR)
+            line.fit()
+
+    def batch(self, kind: Kind, n: int) -> float:
+        """Estimated device seconds of a batch of n items."""
+        line = self._lines[kind]
+        return line.a + line.b * n
+
+    def item(self, kind: Kind) -> float:
+        """Estimated device seconds of one item in a full batch."""
+        return self.batch(kind, self.max_batch) / self.max_batch
+
+    def observe(self, kind: Kind, n: int, seconds: float) -> None:
+        """A batch of n items took `seconds` of device time."""
+        line = self._lines[kind]
+        line.forget()
+        line.observe(n, seconds, 1.0)
+        line.fit()
