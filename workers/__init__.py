@@ -1,0 +1,1 @@
+"""The workers: isolated processes that each hold one encoder."""

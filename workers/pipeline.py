@@ -1,0 +1,55 @@
+"""Handing batches to any encoder in one way, whether it can overlap them or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hailo_clip.workers.encoder import Embeddings, Encoder, Images, Pending, PipelinedEncoder, TokenIds
+
+Inputs = Images | Sequence[TokenIds]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A `Pending` that is done already."""
+
+    embeddings: Embeddings
+    device_s: float
+    deadline: float
+
+    def result(self) -> Embeddings:
+        """The embeddings."""
+        return self.embeddings
+
+
+def depth(encoder: Encoder) -> int:
+    """Most batches worth handing over at a time: 1 unless the encoder overlaps them."""
+    return encoder.depth if isinstance(encoder, PipelinedEncoder) else 1
+
+
+def submit(encoder: Encoder, inputs: Inputs, done: Callable[[], None]) -> Pending:
+    """Hand a batch over; an encoder that can't overlap batches encodes it before this returns.
+
+    Args:
+        encoder: any, loaded.
+        inputs: uint8 ``[n, H, W, 3]``, or n prompts as int32 ids; 1 <= n <= max_batch.
+        done: called once, from any thread, when the result is there (see `PipelinedEncoder`).
+
+    Raises:
+        EncoderError: the batch was not taken, or failed; `done` is not called.
+    """
+    if isinstance(encoder, PipelinedEncoder):
+        return (
+            encoder.submit_images(inputs, done)
+            if isinstance(inputs, np.ndarray)
+            else encoder.submit_tokens(inputs, done)
+        )
+    started = time.monotonic()
+    rows = encoder.encode_images(inputs) if isinstance(inputs, np.ndarray) else encoder.encode_tokens(inputs)
+    ended = time.monotonic()
+    done()
+    return Finished(rows, ended - started, ended)
