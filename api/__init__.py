@@ -1,0 +1,1 @@
+"""The HTTP frontends: parse, validate, prepare inputs, ask the broker, answer."""

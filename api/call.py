@@ -1,0 +1,120 @@
+"""One HTTP request as the logs, the metrics and the queue know it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+SCOPE_KEY = "hailo_clip.call"
+UNMATCHED = "other"
+
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+@dataclass(slots=True)
+class Call:
+    """What is known of one request, filled in on its way.
+
+    Attributes:
+        request_id: the client's X-Request-Id where it is sane, else a random one.
+        tenant: whose share of the queue it takes: the client's address.
+        method: of the request line. path: decoded.
+        endpoint: the route's template, or `UNMATCHED`; a bounded set, for metrics.
+        started: `perf_counter` when it arrived. received: the same when its body was complete.
+        code: HTTP status of the answer; 0 while there is none.
+        body_bytes: of the request body, as far as it was read. sent_bytes: of the response body.
+        items: images and prompts sent to the broker.
+        timings: seconds by stage ("decode", "queue", "device"), in that order.
+    """
+
+    request_id: str
+    tenant: str
+    method: str
+    path: str
+    endpoint: str = UNMATCHED
+    started: float = field(default_factory=perf_counter)
+    received: float = 0.0
+    code: int = 0
+    body_bytes: int = 0
+    sent_bytes: int = 0
+    items: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def elapsed(self) -> float:
+        """Seconds since the request arrived."""
+        return perf_counter() - self.started
+
+    def server_timing(self) -> str:
+        """The value of the Server-Timing header: milliseconds by stage; empty when nothing was timed."""
+        return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in self.timings.items())
+
+
+def open_call(scope: Mapping[str, Any], trusted: Networks) -> Call:
+    """The `Call` for an ASGI HTTP scope.
+
+    Args:
+        scope: the request's.
+        trusted: proxies whose X-Forwarded-For is believed.
+    """
+    headers = scope["headers"]
+    client = scope.get("client")
+    peer = str(client[0]) if client else "local"
+    tenant = client_address(peer, _values(headers, b"x-forwarded-for"), trusted) if trusted else peer
+    return Call(_request_id(headers), tenant, scope["method"], scope["path"])
+
+
+def client_address(peer: str, forwarded: Iterable[str], trusted: Networks) -> str:
+    """The client's address behind trusted proxies.
+
+    Each proxy appends the address that it saw, so the list is read from its end: the first address that
+    is not a trusted proxy's is the client's. What stands before it can be forged and is ignored.
+
+    Args:
+        peer: the other end of the connection.
+        forwarded: values of the X-Forwarded-For headers, in order.
+        trusted: the proxies' networks.
+    """
+    hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+    address = peer
+    while _is_in(address, trusted) and hops:
+        try:
+            address = str(ipaddress.ip_address(hops.pop()))
+        except ValueError:
+            break
+    return address
+
+
+def networks(texts: Iterable[str]) -> Networks:
+    """`texts` such as "10.0.0.0/8" as networks."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+def call_of(scope: Mapping[str, Any]) -> Call:
+    """The `Call` that travels in an ASGI scope."""
+    call: Call = scope[SCOPE_KEY]
+    return call
+
+
+def _is_in(address: str, nets: Networks) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in net for net in nets)
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in headers if key == name]
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    given = _values(headers, b"x-request-id")
+    if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
+        return given[0]
+    return secrets.token_hex(8)

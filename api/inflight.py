@@ -1,0 +1,300 @@
+"""The client of the broker as a pure state machine: which requests wait, and what the broker is up to.
+
+Rules (time is an argument, `Inflight.next_wake` says when to call `tick`):
+
+- A `Ping` goes out every `PING_S` (every `PING_SOON_S` while the service is not ready). A ping that stays
+  unanswered for `LIVENESS_S` makes the link "down"; a `Pong` makes it "up".
+- A request is taken only while the link is up and the broker says "ready"; anything else is a 503 at once.
+- A session is one uninterrupted life of one broker, seen from here: it changes when the broker's epoch
+  changes and when the link comes up. Requests are idempotent, so one that is still unanswered in a new
+  session is sent again, once, with the time that is left to it, as soon as that broker is ready; but not
+  more than `MAX_SENDS` times in all, lest a request that kills brokers kills them until its deadline.
+- Every request is settled exactly once: by its answer, by `cancel`, or `MARGIN_S` after its deadline.
+  Whatever comes for a request that is not waiting is dropped and counted.
+- While the link is not up the socket is opened anew every `REOPEN_S`, so that what piled up in it does
+  not reach the next broker.
+
+======  =====================  ======
+link    on                     becomes
+======  =====================  ======
+new     Pong                   up
+up      LIVENESS_S of silence  down
+down    Pong                   up
+======  =====================  ======
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hailo_clip.api.counts import HttpCounts
+from hailo_clip.api.health import Health, Link, because, health_of, refusal_of
+from hailo_clip.shared.errors import (
+    DeadlineExceeded,
+    Draining,
+    HailoClipError,
+    ModelMismatch,
+    QueueFull,
+    Unavailable,
+    from_wire,
+)
+from hailo_clip.shared.messages import Cancel, Ping, Pong, Refused, Reply, Status, Submit, ToFrontend
+
+PING_S = 1.0
+PING_SOON_S = 0.25
+LIVENESS_S = 3.0
+REOPEN_S = 10.0
+MARGIN_S = 0.5
+MAX_SENDS = 3
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `message` to the broker."""
+
+    message: Submit | Cancel | Ping
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """`outcome` is the answer to `request_id`, which no longer waits."""
+
+    request_id: int
+    outcome: Reply | HailoClipError
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Close the socket, with all that is queued in it, and connect anew."""
+
+
+Action = Send | Settle | Reopen
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request without an answer: what was sent, until when, in which session, how often."""
+
+    submit: Submit
+    deadline: float
+    session: int
+    size: int
+    sends: int = 1
+
+
+class Inflight:
+    """Requests in flight at one broker.
+
+    Args:
+        fingerprint_of: the fingerprint of this frontend's model for an encoder's name.
+        max_requests: most requests waiting at once; one more is a 429.
+        max_bytes: most payload bytes waiting at once.
+    """
+
+    def __init__(self, fingerprint_of: Callable[[str], str], max_requests: int, max_bytes: int) -> None:
+        self.counts = HttpCounts()
+        self.dropped = 0
+        self._fingerprint_of = fingerprint_of
+        self._max_requests, self._max_bytes = max_requests, max_bytes
+        self._link: Link = "new"
+        self._pong: Pong | None = None
+        self._health = health_of("new", None, "")
+        self._session = 0
+        self._seq = 0
+        self._last_id = 0
+        self._bytes = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._next_ping = 0.0
+        self._next_reopen = NEVER
+        self._next_expiry = NEVER
+        self._unanswered_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def health(self) -> Health:
+        """The service's state as far as this frontend can tell."""
+        return self._health
+
+    # Events
+
+    def start(self, now: float) -> list[Action]:
+        """The socket is open."""
+        self._next_ping, self._next_reopen = now, now + REOPEN_S
+        return self.tick(now)
+
+    def submit(self, now: float, ttl_s: float, wanted: Submit) -> tuple[int, list[Action]]:
+        """Take a request; `wanted` needs no request_id, ttl_s and fingerprint yet.
+
+        Returns:
+            Its id, and what to do.
+
+        Raises:
+            ServiceError: it can't be taken (503, 429 or 504); nothing changed.
+        """
+        refusal = refusal_of(self._health)
+        if refusal is not None:
+            raise refusal
+        if ttl_s <= 0:
+            raise DeadlineExceeded("the deadline passed before the inputs were ready")
+        size = sum(len(frame) for frame in wanted.frames)
+        if len(self._waiting) >= self._max_requests or self._bytes + size > self._max_bytes:
+            raise QueueFull(f"{len(self._waiting)} requests wait here already", retry_after_s=1.0)
+        self._last_id += 1
+        fingerprint = self._pong.fingerprint if self._pong else ""
+        submit = dataclasses.replace(wanted, request_id=self._last_id, ttl_s=ttl_s, fingerprint=fingerprint)
+        self._waiting[self._last_id] = _Waiting(submit, now + ttl_s, self._session, size)
+        self._bytes += size
+        self._next_expiry = min(self._next_expiry, now + ttl_s + MARGIN_S)
+        return self._last_id, [Send(submit)]
+
+    def cancel(self, request_id: int) -> list[Action]:
+        """The client of `request_id` went away."""
+        if self._forget(request_id) is None:
+            return []
+        return [Send(Cancel(request_id))] if self._link == "up" else []
+
+    def unsendable(self, request_id: int) -> list[Action]:
+        """The socket would not take the `Submit` of `request_id`."""
+        if self._forget(request_id) is None:
+            return []
+        error = Unavailable("the connection to the broker is congested", retry_after_s=1.0)
+        return [Settle(request_id, error)]
+
+    def received(self, now: float, message: ToFrontend) -> list[Action]:
+        """A message of the broker arrived."""
+        if isinstance(message, Pong):
+            return self._on_pong(now, message)
+        if isinstance(message, Status) or self._forget(message.request_id) is None:
+            self.dropped += 1
+            return []
+        outcome = from_wire(*message.error) if isinstance(message, Refused) else message
+        return [Settle(message.request_id, outcome)]
+
+    def tick(self, now: float) -> list[Action]:
+        """Time passed: ping, notice silence, expire."""
+        actions: list[Action] = []
+        if now >= self._silent_at():
+            self._link, self._next_reopen = "down", now + REOPEN_S
+            self.counts.put_back()
+            self._look()
+        if now >= self._next_reopen and self._link != "up":
+            self._next_reopen = now + REOPEN_S
+            actions.append(Reopen())
+        if now >= self._next_ping:
+            actions.append(self._ping(now))
+        if now >= self._next_expiry:
+            actions += self._expire(now)
+        return actions
+
+    def stop(self) -> list[Action]:
+        """This frontend ends: every waiting request is answered now."""
+        error = Draining("this frontend is shutting down", retry_after_s=1.0)
+        return [a for request_id in list(self._waiting) for a in self._settle(request_id, error)]
+
+    def next_wake(self) -> float:
+        """When `tick` wants to be called next, at the latest."""
+        reopen = NEVER if self._link == "up" else self._next_reopen
+        return min(self._next_ping, self._next_expiry, self._silent_at(), reopen)
+
+    def validate(self) -> None:
+        """Assert the invariants; tests call it after every step."""
+        assert self._bytes == sum(w.size for w in self._waiting.values())
+        assert len(self._waiting) <= self._max_requests
+        assert self._bytes <= self._max_bytes
+        assert all(w.session <= self._session for w in self._waiting.values())
+        assert all(w.deadline + MARGIN_S >= self._next_expiry for w in self._waiting.values())
+        assert (self._link == "new") == (self._session == 0)
+
+    # Inside
+
+    def _silent_at(self) -> float:
+        """When the link is given up unless the broker answers before."""
+        if self._link != "up" or self._unanswered_since is None:
+            return NEVER
+        return self._unanswered_since + LIVENESS_S
+
+    def _on_pong(self, now: float, pong: Pong) -> list[Action]:
+        before, self._pong = self._pong, pong
+        restarted = before is not None and before.broker_epoch != pong.broker_epoch
+        if restarted:
+            self.counts.put_back()
+        else:
+            self.counts.confirm(pong.seq)
+        if self._link != "up" or restarted:
+            self._session += 1
+        self._link, self._unanswered_since = "up", None
+        self._look()
+        self._next_ping = min(self._next_ping, now + self._ping_every())
+        return self._resend(now, pong)
+
+    def _resend(self, now: float, pong: Pong) -> list[Action]:
+        """What to do about requests of an earlier session, now that this broker spoke."""
+        if pong.state not in ("ready", "draining"):
+            return []
+        actions: list[Action] = []
+        for request_id, waiting in list(self._waiting.items()):
+            left = waiting.deadline - now
+            if waiting.session == self._session or left <= 0:
+                continue
+            if pong.state == "draining":
+                draining = Draining("the broker restarted and is shutting down", retry_after_s=5.0)
+                actions += self._settle(request_id, draining)
+            elif waiting.submit.fingerprint != pong.fingerprint:
+                changed = ModelMismatch("the broker restarted with another model", retry_after_s=1.0)
+                actions += self._settle(request_id, changed)
+            elif waiting.sends == MAX_SENDS:
+                error = Unavailable(f"the broker was lost {MAX_SENDS} times", retry_after_s=2.0)
+                actions += self._settle(request_id, error)
+            else:
+                waiting.session = self._session
+                waiting.sends += 1
+                actions.append(Send(dataclasses.replace(waiting.submit, ttl_s=left)))
+        return actions
+
+    def _ping_every(self) -> float:
+        return PING_S if self._health.ready else PING_SOON_S
+
+    def _ping(self, now: float) -> Send:
+        self._seq += 1
+        self._next_ping = now + self._ping_every()
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        return Send(Ping(self._seq, self.counts.take(self._seq) if self._link == "up" else ()))
+
+    def _expire(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for request_id, waiting in list(self._waiting.items()):
+            if now >= waiting.deadline + MARGIN_S:
+                actions += self._settle(request_id, self._too_late(waiting))
+        deadlines = (w.deadline for w in self._waiting.values())
+        self._next_expiry = min(deadlines, default=NEVER) + MARGIN_S
+        return actions
+
+    def _too_late(self, waiting: _Waiting) -> HailoClipError:
+        if self._link != "up":
+            return Unavailable("the broker stopped answering before the deadline", retry_after_s=2.0)
+        if waiting.session != self._session:
+            reason = self._pong.reason if self._pong else ""
+            restarted = because("the broker restarted and was not ready before the deadline", reason)
+            return Unavailable(restarted, retry_after_s=2.0)
+        return DeadlineExceeded(f"no answer within {waiting.submit.ttl_s:.3g} s")
+
+    def _settle(self, request_id: int, error: HailoClipError) -> list[Action]:
+        return [Settle(request_id, error)] if self._forget(request_id) else []
+
+    def _forget(self, request_id: int) -> _Waiting | None:
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is not None:
+            self._bytes -= waiting.size
+        return waiting
+
+    def _look(self) -> None:
+        """Bring `health` up to date."""
+        expected = self._fingerprint_of(self._pong.encoder) if self._pong else ""
+        self._health = health_of(self._link, self._pong, expected)

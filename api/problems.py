@@ -1,0 +1,82 @@
+"""Errors as HTTP answers: always JSON, ``{"error": "<what was wrong, in words>"}``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import falcon
+import falcon.asgi
+import orjson
+
+from hailo_clip.api.call import call_of
+from hailo_clip.shared.errors import ClientError, HailoClipError, ServiceError
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+Params = dict[str, Any]
+
+
+def problem_body(message: str) -> bytes:
+    """The JSON body of an error."""
+    return orjson.dumps({"error": message})
+
+
+def retry_after(error: HailoClipError) -> str | None:
+    """The Retry-After header of `error`: whole seconds, at least 1; None where a retry is no help."""
+    if error.retry_after_s is None:
+        return None
+    return str(max(1, math.ceil(min(error.retry_after_s, 3600.0))))
+
+
+def install(app: falcon.asgi.App[Any, Any]) -> None:
+    """Make `app` answer every error as this module says."""
+    app.add_error_handler(Exception, _on_unexpected)
+    app.add_error_handler(falcon.HTTPError, _on_falcon)
+    app.add_error_handler(HailoClipError, _on_ours)
+
+
+async def _on_ours(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: HailoClipError, params: Params
+) -> None:
+    if not isinstance(error, (ClientError, ServiceError)):
+        await _on_unexpected(req, resp, error, params)
+        return
+    resp.status = error.http_status
+    resp.content_type, resp.data = JSON, problem_body(error.message)
+    after = retry_after(error)
+    if after is not None:
+        resp.set_header("Retry-After", after)
+    if error.http_status == ServiceError.http_status:
+        log.error(error.message, extra={"trace": call_of(req.scope).request_id, "code": error.code})
+
+
+async def _on_falcon(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: Params
+) -> None:
+    resp.status = error.status
+    if error.headers is not None:
+        resp.set_headers(error.headers)
+    resp.content_type, resp.data = JSON, problem_body(_words(req, error))
+
+
+async def _on_unexpected(
+    req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Params
+) -> None:
+    trace = call_of(req.scope).request_id
+    log.error("a request failed unexpectedly", extra={"trace": trace}, exc_info=error)
+    resp.status = falcon.HTTP_500
+    resp.content_type, resp.data = JSON, problem_body(f"Internal error, request id {trace}")
+
+
+def _words(req: falcon.asgi.Request, error: falcon.HTTPError) -> str:
+    """What a framework's own error means for the client."""
+    path = req.path[:200]
+    if isinstance(error, falcon.HTTPNotFound):
+        return f"There is no {path}"
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        allowed = dict(error.headers or {}).get("Allow", "")
+        return f"{req.method} is not allowed on {path}; allowed: {allowed}"
+    return error.description or error.title or "Bad request"
