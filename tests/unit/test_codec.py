@@ -1,0 +1,107 @@
+"""Every message survives the wire; anything else raises ProtocolError and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hailo_clip.shared import messages as m
+from hailo_clip.shared.codec import (
+    VERSION,
+    ProtocolError,
+    decode_from_frontend,
+    decode_from_worker,
+    decode_to_frontend,
+    decode_to_worker,
+    encode,
+)
+
+ERROR = ("inference_failed", "Failed to encode image", None)
+DECODERS = (decode_from_frontend, decode_to_frontend, decode_from_worker, decode_to_worker)
+EXAMPLES = [
+    (decode_from_frontend, m.Submit(7, "r-1", "10.0.0.1", 1.0, False, 30.0, "ab", (0, 1), (b"img", b"ids"))),
+    (decode_from_frontend, m.Cancel(7)),
+    (decode_from_frontend, m.Ping(1, (("classify", 200, 3),))),
+    (decode_from_frontend, m.Control(1, "status")),
+    (decode_to_frontend, m.Reply(7, (None, ERROR), 0.1, 0.02, 1, (b"\0" * 8,))),
+    (decode_to_frontend, m.Refused(7, ("queue_full", "full", 2.0))),
+    (decode_to_frontend, m.Pong(1, "e", "ready", "", 2, "demo", "ab", "onnx")),
+    (decode_to_frontend, m.Status(1, {"workers": ({"name": "w"},)})),
+    (decode_from_worker, m.Hello("w", "e", 12, "cpu", "onnx", "demo", "ab", 384, 8, 60.0)),
+    (decode_from_worker, m.Ready("e", 0.9999)),
+    (decode_from_worker, m.Failed("e", "no device")),
+    (decode_from_worker, m.Beat("e")),
+    (decode_from_worker, m.Result("e", 3, 0.05, (None, ERROR), (b"\0" * 8,))),
+    (decode_from_worker, m.Bye("e")),
+    (decode_from_worker, m.Leave("e")),
+    (decode_to_worker, m.Welcome("b", "e", 1.0)),
+    (decode_to_worker, m.Reject("e", "other model")),
+    (decode_to_worker, m.Batch("e", 3, 0, ("r-1", "r-2"), (b"a", b"b"))),
+    (decode_to_worker, m.BeatAck("b", "e")),
+    (decode_to_worker, m.Fence("e", "silent", False)),
+    (decode_to_worker, m.Stop("e")),
+]
+
+
+@pytest.mark.parametrize(("decode", "message"), EXAMPLES, ids=lambda v: type(v).__name__)
+def test_round_trip(decode, message):
+    assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(("decode", "message"), EXAMPLES, ids=lambda v: type(v).__name__)
+def test_only_its_own_direction(decode, message):
+    for other in DECODERS:
+        if other is not decode:
+            with pytest.raises(ProtocolError):
+                other(encode(message))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [],
+        [b""],
+        [b"\xc1"],
+        [msgpack.packb(7)],
+        [msgpack.packb([])],
+        [msgpack.packb([VERSION + 1, 2, 7])],
+        [msgpack.packb([VERSION, 99, 7])],
+        [msgpack.packb([VERSION, "2", 7])],
+        [msgpack.packb([VERSION, 2])],
+        [msgpack.packb([VERSION, 2, 7, 8])],
+        [msgpack.packb([VERSION, 2, -1])],
+        [msgpack.packb([VERSION, 2, True])],
+        [msgpack.packb([VERSION, 2, 7]), b"surplus frame"],
+        [msgpack.packb([VERSION, 1, 7, "t", "a", 1.0, False, 1.0, "f", [0, 1]]), b"one frame for two items"],
+        [msgpack.packb([VERSION, 1, 7, "t", "a", 0.0, False, 1.0, "f", [0]]), b"weight zero"],
+        [msgpack.packb([VERSION, 1, 7, "t", "a", float("nan"), False, 1.0, "f", [0]]), b"weight nan"],
+        [msgpack.packb([VERSION, 1, 7, "t", "a", 1.0, False, 1.0, "f", [2]]), b"unknown kind"],
+        [msgpack.packb([VERSION, 1, 7, "t", "a", 1.0, False, 1.0, "f", []])],
+        [msgpack.packb([VERSION, 2, 7]) + b"trailing"],
+        [b"\x91" * 2000],
+    ],
+)
+def test_malformed_is_a_protocol_error(frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_from_frontend(frames)
+
+
+@given(st.lists(st.binary(max_size=64), max_size=4))
+def test_random_frames_never_raise_anything_else(frames: list[bytes]) -> None:
+    for decode in DECODERS:
+        with contextlib.suppress(ProtocolError):
+            decode(frames)
+
+
+@given(st.sampled_from(EXAMPLES), st.integers(0, 200), st.integers(0, 255))
+def test_one_changed_byte_never_raises_anything_else(example, at, value):
+    decode, message = example
+    header, *payload = encode(message)
+    changed = bytearray(header)
+    changed[at % len(changed)] = value
+    with contextlib.suppress(ProtocolError):
+        decode([bytes(changed), *payload])
