@@ -16,24 +16,29 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+# The installed layout for mypy and lint-imports, which do not see through an editable install's import hook.
+.typing: Makefile
+	@rm -rf $@ && mkdir -p $@/hailo_clip
+	@ln -s $(addprefix ../../,api broker ops shared workers ops/package/__init__.py ops/package/py.typed) $@/hailo_clip
+
 serve: $(STAMP)  ## serve the demo model on port 5000 (ARGS="--port 5050" for more)
 	$(BIN)/hailo-clip serve --model demo $(ARGS)
 
 test: lint types unit  ## lint, types and the whole test suite
 
-lint: $(STAMP)  ## ruff and the import rules
+lint: $(STAMP) .typing  ## ruff and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=.typing $(BIN)/lint-imports
 
-types: $(STAMP)  ## mypy --strict
+types: $(STAMP) .typing  ## mypy --strict
 	$(BIN)/mypy
 
-unit: $(STAMP)  ## the tests alone (ARGS="-k broker" to choose)
+unit: $(STAMP) .typing  ## the tests alone (ARGS="-k broker" to choose)
 	$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)
 
 chaos: $(STAMP)  ## 5,000 requests while processes are killed, stopped and hung (about a minute)
 	HAILO_CLIP_CHAOS_REQUESTS=5000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
 
 clean:  ## remove the venv and caches
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -191,7 +191,9 @@ class Lifecycle:
             return [Say("error", text), *self._stopping(now)]
         if not self._restarts(process.child):
             return [Say("info", f"{name} is gone", {"reason": reason}), *self._proceed(now)]
-        delay = max(process.restarts.died(now), PAUSE_S.get(code or 0, 0.0))
+        delay = process.restarts.died(now)
+        if process.child.role == "worker":
+            delay = max(delay, PAUSE_S.get(code or 0, 0.0))
         process.due = now + delay
         text = f"{name} died ({reason}); it is started again in {delay:g} s"
         return [Say("warning", text, {"reason": reason, "delay_s": delay}), *self._proceed(now)]

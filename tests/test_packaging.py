@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         check=True,
     ).stdout.split(b"\0")
     for name in filter(None, (f.decode() for f in files)):
-        if (ROOT / name).is_file() and not name.startswith((".typing", "tests")):
+        if (ROOT / name).is_file() and not name.startswith("tests"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     out = tmp_path_factory.mktemp("wheel")

@@ -127,6 +127,12 @@ def test_a_worker_whose_device_is_not_to_be_had_gets_more_time(code: ExitCode, p
     assert world.life.wakes_at() == pytest.approx(world.now + 30.0)  # the back-off still grows
 
 
+def test_exit_codes_of_workers_mean_nothing_in_other_roles() -> None:
+    world = World().serve()
+    world.die("api", ExitCode.UNFIT)
+    assert world.after(0.21) == [Spawn("api")]
+
+
 def test_the_state_is_announced_when_it_changes_and_only_then() -> None:
     world = World().serve()
     assert world.hear("ready") == []
