@@ -24,6 +24,8 @@ class Call:
     Attributes:
         request_id: the client's X-Request-Id where it is sane, else a random one.
         tenant: whose share of the queue it takes: the client's address.
+        weight: the tenant's share relative to others. bulk: it yields to interactive requests.
+        deadline_s: seconds that the client gives it, None for the service's own limit.
         method: of the request line. path: decoded.
         endpoint: the route's template, or `UNMATCHED`; a bounded set, for metrics.
         started: `perf_counter` when it arrived. received: the same when its body was complete.
@@ -37,6 +39,9 @@ class Call:
     tenant: str
     method: str
     path: str
+    weight: float = 1.0
+    bulk: bool = False
+    deadline_s: float | None = None
     endpoint: str = UNMATCHED
     started: float = field(default_factory=perf_counter)
     received: float = 0.0

@@ -80,10 +80,16 @@ class Service:
         items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, image) for image in images]
         items += [(Kind.TEXT, unique) for unique in place]
         prepared = perf_counter()
-        deadline_s = self.config.queue.request_timeout_s - (prepared - call.received)
+        limit_s = self.config.queue.request_timeout_s
+        deadline_s = min(limit_s, call.deadline_s or limit_s) - (prepared - call.received)
         call.items, call.timings["decode"] = len(items), prepared - call.received
         answer = await self.gateway.submit(
-            items, tenant=call.tenant, deadline_s=deadline_s, trace=call.request_id
+            items,
+            tenant=call.tenant,
+            deadline_s=deadline_s,
+            trace=call.request_id,
+            weight=call.weight,
+            bulk=call.bulk,
         )
         waited = perf_counter() - prepared
         # All that was not device time is waiting, whoever waited for whom: so the stages add up.
