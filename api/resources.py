@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import falcon
 import falcon.asgi
-import orjson
 
 from hailo_clip.api import validation
 from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import call_of
-from hailo_clip.api.health import Health, refusal_of
-from hailo_clip.api.problems import JSON, retry_after
-from hailo_clip.api.ranking import cosine_scores, ranked
-from hailo_clip.api.service import Service
-
-Request = falcon.asgi.Request
-Response = falcon.asgi.Response
+from hailo_clip.api.classifier import Classifier, Compared
+from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
+from hailo_clip.api.ranking import cosine_scores, ranked, softmax_scores
+from hailo_clip.api.respond import Request, Response, answer_json
+from hailo_clip.api.service import Faults, Service
+from hailo_clip.api.validation import SOFTMAX, ClassifyRequest
 
 
 def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
@@ -30,129 +28,76 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     app.add_route("/v1/embed/text", EmbedTextResource(service))
 
 
-def answer_json(resp: Response, value: dict[str, Any]) -> None:
-    """Answer with `value`, in which numpy arrays and numbers may stand; float32 keeps its short digits."""
-    resp.content_type = JSON
-    resp.data = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def answer_health(resp: Response, health: Health, value: dict[str, Any]) -> None:
-    """Answer with `value`: 200 while the service is ready, else 503 with a Retry-After."""
-    resp.cache_control = ("no-store",)
-    refusal = refusal_of(health)
-    if refusal is not None:
-        resp.status = falcon.HTTP_503
-        resp.set_header("Retry-After", retry_after(refusal) or "1")
-    answer_json(resp, value)
-
-
-def status_word(health: Health) -> str:
-    """`health` in the words of /health: healthy, starting, unhealthy or draining."""
-    if health.ready:
-        return "healthy"
-    return health.status if health.status in ("starting", "draining") else "unhealthy"
-
-
-class HealthResource:
-    """GET /health: the specification's shape, with the truth in it."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """200 while a worker is ready whose canary passed, else 503 and the reason."""
-        health = self._service.gateway.health
-        value: dict[str, Any] = {
-            "status": status_word(health),
-            "service": "hailo-clip",
-            "model_loaded": health.ready,
-            "model": self._service.manifest.name,
-            "backend": health.encoder or None,
-        }
-        if not health.ready:
-            value["reason"] = health.reason or health.status
-        answer_health(resp, health, value)
-
-    on_head = on_get
-
-
-class LiveResource:
-    """GET /livez: this process answers; says nothing of device or queue."""
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Always 200."""
-        resp.cache_control = ("no-store",)
-        answer_json(resp, {"status": "alive"})
-
-    on_head = on_get
-
-
-class ReadyResource:
-    """GET /readyz: whether requests are taken."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """200 while a worker is ready whose canary passed, else 503 and the reason."""
-        health = self._service.gateway.health
-        value = {"status": "ready"}
-        if not health.ready:
-            value = {"status": "not ready", "reason": health.reason or health.status}
-        answer_health(resp, health, value)
-
-    on_head = on_get
-
-
 class ClassifyResource:
-    """POST /v1/classify: an image against prompts."""
+    """POST /v1/classify: an image, or several, against prompts."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._classifier = service, Classifier(service)
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """The best prompts, by cosine."""
+        """The best prompts, by cosine or softmax."""
         call = call_of(req.scope)
-        wanted = validation.classify_request(await self._service.json_body(req, call))
-        embedded = await self._service.embed(call, [wanted.picture], wanted.prompts)
-        scores = cosine_scores(embedded.images[0], embedded.texts)
-        answer_json(
-            resp,
-            {
-                "classifications": ranked(wanted.prompts, scores, wanted.top_k, wanted.threshold),
-                "inference_time_ms": round(sum(call.timings.values()) * 1e3, 1),
-                "model": self._service.manifest.name,
-            },
-        )
+        wanted = validation.classify_request(await self._service.fields(req, call))
+        compared = await self._classifier.compare(call, wanted.pictures, wanted.labels, each=wanted.many)
+        results = [{"classifications": self._best(wanted, compared, image)} for image in compared.images]
+        answer = _results(results, compared.image_faults) if wanted.many else results[0]
+        more = {"inference_time_ms": call.inference_ms(), "model": self._service.manifest.name}
+        answer_json(resp, answer | more)
+
+    def _best(self, wanted: ClassifyRequest, compared: Compared, image: Embeddings) -> list[dict[str, Any]]:
+        if wanted.score_mode == SOFTMAX:
+            scores = softmax_scores(image, compared.vectors, self._service.manifest.logit_scale)
+        else:
+            scores = cosine_scores(image, compared.vectors)
+        shown = scores[: len(compared.prompts)]  # negative prompts come last
+        return ranked(compared.prompts, shown, wanted.top_k, wanted.threshold)
 
 
 class EmbedImageResource:
-    """POST /v1/embed/image: an image's embedding."""
+    """POST /v1/embed/image: an image's embedding, or those of several."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """The embedding, of length 1."""
+        """The embeddings, of length 1."""
         call = call_of(req.scope)
-        wanted = validation.image_request(await self._service.json_body(req, call))
-        embedded = await self._service.embed(call, [wanted.picture], [])
-        answer_json(resp, _embedding(embedded.images[0], self._service.manifest.name))
+        wanted = validation.image_request(await self._service.fields(req, call))
+        if wanted.many:
+            embedded = await self._service.embed_each(call, wanted.pictures, [])
+            answer = _embeddings(embedded.images, embedded.image_faults)
+        else:
+            answer = {"embedding": (await self._service.embed(call, wanted.pictures, [])).images[0]}
+        answer_json(resp, answer | _model(self._service))
 
 
 class EmbedTextResource:
-    """POST /v1/embed/text: a text's embedding."""
+    """POST /v1/embed/text: a text's embedding, or those of several."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """The embedding, of length 1."""
+        """The embeddings, of length 1."""
         call = call_of(req.scope)
         wanted = validation.text_request(await self._service.json_body(req, call))
-        embedded = await self._service.embed(call, [], [wanted.text])
-        answer_json(resp, _embedding(embedded.texts[0], self._service.manifest.name))
+        if wanted.many:
+            embedded = await self._service.embed_each(call, [], wanted.texts)
+            answer = _embeddings(embedded.texts, embedded.text_faults)
+        else:
+            answer = {"embedding": (await self._service.embed(call, [], wanted.texts)).texts[0]}
+        answer_json(resp, answer | _model(self._service))
 
 
-def _embedding(vector: Embeddings, model: str) -> dict[str, Any]:
-    return {"embedding": vector, "dimension": len(vector), "model": model}
+def _model(service: Service) -> dict[str, Any]:
+    return {"dimension": service.manifest.dimension, "model": service.manifest.name}
+
+
+def _embeddings(rows: Embeddings, faults: Faults) -> dict[str, Any]:
+    return _results([{"embedding": row} for row in rows], faults)
+
+
+def _results(results: Sequence[dict[str, Any]], faults: Faults) -> dict[str, Any]:
+    """The answers to a list of items; an item that failed has its error in its place."""
+    each = zip(results, faults, strict=True)
+    return {"results": [result if fault is None else {"error": fault.message} for result, fault in each]}
