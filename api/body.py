@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import falcon
 import orjson
@@ -32,6 +32,9 @@ DRAIN_S = 5.0
 """What is read and thrown away of a body that was refused unread, so that its sender reads the refusal."""
 
 Event = Mapping[str, Any]
+
+MediaKind = Literal["json", "form", "file"]
+"""A JSON object, multipart/form-data, or an image file alone."""
 
 
 class ByteBudget:
@@ -116,19 +119,34 @@ async def read_body(stream: AsyncIterable[bytes], call: Call, limit: int, budget
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def require_json(content_type: str | None, content_encoding: str | None) -> None:
-    """Check a body's media type; one that is not named is taken for JSON. Raises `UnsupportedMediaType`."""
+def media_kind(content_type: str | None, content_encoding: str | None, files: bool = False) -> MediaKind:
+    """What a body is by its headers; one whose media type is not named is taken for JSON.
+
+    Args:
+        content_type: the header.
+        content_encoding: the header; bodies can't be compressed.
+        files: whether this endpoint takes files, in forms or alone, too.
+
+    Raises:
+        UnsupportedMediaType: it is nothing that this endpoint takes.
+    """
     if content_encoding is not None and content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType(f"Content-Encoding {content_encoding[:100]!r} is not supported; send none")
     if not content_type or content_type == "application/json":
-        return
+        return "json"
     kind, parameters = falcon.parse_header(content_type)
     kind = kind.strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise UnsupportedMediaType(f"Content-Type must be application/json, is {content_type[:100]!r}")
-    charset = parameters.get("charset", "utf-8")
-    if charset.lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"The charset of JSON must be utf-8, is {charset[:100]!r}")
+    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+        charset = parameters.get("charset", "utf-8")
+        if charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedMediaType(f"The charset of JSON must be utf-8, is {charset[:100]!r}")
+        return "json"
+    if files and kind == "multipart/form-data":
+        return "form"
+    if files and (kind.startswith("image/") or kind == "application/octet-stream"):
+        return "file"
+    allowed = "application/json, multipart/form-data or image/*" if files else "application/json"
+    raise UnsupportedMediaType(f"Content-Type must be {allowed}, is {content_type[:100]!r}")
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

@@ -23,33 +23,59 @@ class Call:
 
     Attributes:
         request_id: the client's X-Request-Id where it is sane, else a random one.
-        tenant: whose share of the queue it takes: the client's address.
+        tenant: whose share of the queue it takes: the API key's, else the client's address.
+        key: name of the API key, never the key itself; empty without one.
         weight: the tenant's share relative to others. bulk: it yields to interactive requests.
         deadline_s: seconds that the client gives it, None for the service's own limit.
         method: of the request line. path: decoded.
+        required_fingerprint: of the model that the client wants, empty for any.
+        fingerprint: of the model that answers, empty while that is open.
         endpoint: the route's template, or `UNMATCHED`; a bounded set, for metrics.
-        started: `perf_counter` when it arrived. received: the same when its body was complete.
+        started: `perf_counter` when it arrived.
+        received: the same when its body was complete.
+        accounted: the time up to which `timings` tells what happened.
         code: HTTP status of the answer; 0 while there is none.
         body_bytes: of the request body, as far as it was read. sent_bytes: of the response body.
         items: images and prompts sent to the broker.
-        timings: seconds by stage ("decode", "queue", "device"), in that order.
+        timings: seconds by stage: "receive" (of the body), "decode", "queue", "device"; they add up.
     """
 
     request_id: str
     tenant: str
     method: str
     path: str
+    key: str = ""
     weight: float = 1.0
     bulk: bool = False
     deadline_s: float | None = None
+    required_fingerprint: str = ""
+    fingerprint: str = ""
     endpoint: str = UNMATCHED
     started: float = field(default_factory=perf_counter)
     received: float = 0.0
+    accounted: float = 0.0
     code: int = 0
     body_bytes: int = 0
     sent_bytes: int = 0
     items: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.accounted = self.started
+
+    def account(self, stage: str, device_s: float = 0.0) -> None:
+        """Book the time since the last call on `stage`, up to `device_s` of it on the device."""
+        now = perf_counter()
+        spent, self.accounted = now - self.accounted, now
+        device_s = min(device_s, spent)
+        self.timings[stage] = self.timings.get(stage, 0.0) + spent - device_s
+        if stage == "queue":
+            self.timings["device"] = self.timings.get("device", 0.0) + device_s
+
+    def inference_ms(self) -> float:
+        """Milliseconds since the body was there, for the specification's `inference_time_ms`."""
+        spent = sum(seconds for stage, seconds in self.timings.items() if stage != "receive")
+        return round(spent * 1e3, 1)
 
     def elapsed(self) -> float:
         """Seconds since the request arrived."""

@@ -22,12 +22,14 @@ class Health:
         reason: why it is not ready, empty when it is.
         encoder: what the workers run, empty while unknown.
         ready_workers: workers that passed their canary, as of the last `Pong`.
+        fingerprint: of the model that the workers run, empty while unknown.
     """
 
     status: str
     reason: str
     encoder: str
     ready_workers: int
+    fingerprint: str = ""
 
     @property
     def ready(self) -> bool:
@@ -51,7 +53,7 @@ def health_of(link: Link, pong: Pong | None, expected: str) -> Health:
     if pong.state == "ready" and pong.fingerprint != expected:
         reason = f"this frontend's model is {expected}, the broker's {pong.model} is {pong.fingerprint}"
         return Health(MISMATCH, reason, encoder, pong.ready_workers)
-    return Health(pong.state, pong.reason, encoder, pong.ready_workers)
+    return Health(pong.state, pong.reason, encoder, pong.ready_workers, pong.fingerprint)
 
 
 def refusal_of(health: Health) -> ServiceError | None:

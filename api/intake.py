@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from hailo_clip.api.fields import Picture
 from hailo_clip.api.image import decode_base64_image, decode_image
-from hailo_clip.api.validation import Picture
-from hailo_clip.shared.errors import QueueFull
+from hailo_clip.shared.errors import ClientError, QueueFull
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer
 from hailo_clip.shared.tokenizer import Tokenizer
@@ -66,6 +66,23 @@ class Intake:
             QueueFull: too many images are being decoded.
         """
         return await self._in_thread(lambda: self._decode(picture))
+
+    async def images(self, pictures: Sequence[Picture]) -> list[Buffer | ClientError]:
+        """The inputs of several images, or what is wrong with one; as many at a time as there are threads.
+
+        Raises:
+            QueueFull: too many images are being decoded.
+        """
+        inputs: list[Buffer | ClientError] = []
+        for i in range(0, len(pictures), self._threads):
+            inputs += await asyncio.gather(*map(self._image, pictures[i : i + self._threads]))
+        return inputs
+
+    async def _image(self, picture: Picture) -> Buffer | ClientError:
+        try:
+            return await self.image(picture)
+        except ClientError as fault:
+            return fault
 
     async def prompts(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text: int32, little-endian, start and end token included.

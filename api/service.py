@@ -8,24 +8,44 @@ from time import perf_counter
 from typing import Any
 
 import falcon.asgi
+import numpy as np
 
 from hailo_clip.api.answer import Embeddings
-from hailo_clip.api.body import ByteBudget, check_length, parse_object, read_body, require_json
+from hailo_clip.api.body import ByteBudget, MediaKind, check_length, media_kind, parse_object, read_body
 from hailo_clip.api.call import Call
+from hailo_clip.api.fields import Body, Picture
+from hailo_clip.api.forms import file_fields, form_fields
 from hailo_clip.api.gateway import Gateway
 from hailo_clip.api.intake import Intake
-from hailo_clip.api.validation import Picture
+from hailo_clip.api.terms import deadline_s, require_fingerprint
 from hailo_clip.shared.config import Config
+from hailo_clip.shared.errors import ClientError, HailoClipError
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Kind
+
+Faults = tuple[HailoClipError | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Embeddings of one request: `images` float32 ``[i, D]`` and `texts` float32 ``[t, D]``, in its order."""
+    """Embeddings of one request, in its order.
+
+    Attributes:
+        images: float32 ``[i, D]``. texts: float32 ``[t, D]``. The row of an item that failed is zero.
+        image_faults: one entry an image: None, or why it has no embedding. text_faults: the same of texts.
+    """
 
     images: Embeddings
     texts: Embeddings
+    image_faults: Faults
+    text_faults: Faults
+
+    def whole(self) -> Embedded:
+        """These embeddings, if no item failed. Raises the first error otherwise."""
+        for fault in (*self.image_faults, *self.text_faults):
+            if fault is not None:
+                raise fault
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +77,107 @@ class Service:
         """The request's JSON object; cheap checks come first, see body.py.
 
         Raises:
-            ClientError: 400, 408, 413 or 415.
+            ClientError: 400, 408, 409, 413 or 415.
             ServiceError: 429 or 503.
         """
-        check_length(req.content_length, self.max_body)
-        require_json(req.content_type, req.get_header("content-encoding"))
-        self.gateway.require_ready()
-        data = await read_body(req.stream, call, self.max_body, self.budget)
-        call.received = perf_counter()
+        _, data = await self._body(req, call, files=False)
         return parse_object(data)
 
-    async def embed(self, call: Call, pictures: Sequence[Picture], texts: Sequence[str]) -> Embedded:
-        """The embeddings of images and texts; texts that mean the same tokens are sent once.
+    async def fields(self, req: falcon.asgi.Request, call: Call) -> Body:
+        """The request's fields: a JSON object, a form with files, or an image with a query.
 
         Raises:
-            ClientError: an image is none.
+            ClientError: 400, 408, 409, 413 or 415.
+            ServiceError: 429 or 503.
+        """
+        kind, data = await self._body(req, call, files=True)
+        match kind:
+            case "form":
+                return form_fields(data, req.content_type or "")
+            case "file":
+                return file_fields(data, req.query_string)
+            case "json":
+                return parse_object(data)
+
+    async def embed(self, call: Call, pictures: Sequence[Picture], texts: Sequence[str]) -> Embedded:
+        """The embeddings of images and texts, all of them.
+
+        Raises:
+            ClientError: an image is none (nothing is run then), or 409.
             ServiceError: 429, 500, 503 or 504; an item that failed fails the request.
         """
+        images = await self.intake.images(pictures)
+        for image in images:
+            if isinstance(image, ClientError):
+                raise image
+        return (await self._embed(call, images, texts)).whole()
+
+    async def embed_each(self, call: Call, pictures: Sequence[Picture], texts: Sequence[str]) -> Embedded:
+        """The embeddings of images and texts; what is wrong with one stands in the answer.
+
+        Raises:
+            ClientError: 409.
+            ServiceError: 429, 503 or 504.
+        """
+        return await self._embed(call, await self.intake.images(pictures), texts)
+
+    async def _embed(
+        self, call: Call, images: Sequence[Buffer | ClientError], texts: Sequence[str]
+    ) -> Embedded:
+        """Texts that mean the same tokens are sent once."""
+        image_faults: list[HailoClipError | None] = [
+            image if isinstance(image, ClientError) else None for image in images
+        ]
+        good = [i for i, fault in enumerate(image_faults) if fault is None]
+        image_rows = np.zeros((len(images), self.manifest.dimension), dtype=np.float32)
+        if images and not good:  # no text is of use without an image
+            call.account("decode")
+            none = np.zeros((len(texts), self.manifest.dimension), dtype=np.float32)
+            return Embedded(image_rows, none, tuple(image_faults), (None,) * len(texts))
         ids = await self.intake.prompts(texts)
-        images = [await self.intake.image(picture) for picture in pictures]
-        place = {unique: i for i, unique in enumerate(dict.fromkeys(ids))}
-        items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, image) for image in images]
+        place = {unique: len(good) + i for i, unique in enumerate(dict.fromkeys(ids))}
+        items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, images[i]) for i in good]
         items += [(Kind.TEXT, unique) for unique in place]
-        prepared = perf_counter()
-        limit_s = self.config.queue.request_timeout_s
-        deadline_s = min(limit_s, call.deadline_s or limit_s) - (prepared - call.received)
-        call.items, call.timings["decode"] = len(items), prepared - call.received
+        call.account("decode")
+        rows, faults = await self._run(call, items)
+        image_rows[good] = rows[: len(good)]
+        for i, fault in zip(good, faults, strict=False):
+            image_faults[i] = fault
+        order = [place[i] for i in ids]
+        return Embedded(image_rows, rows[order], tuple(image_faults), tuple(faults[i] for i in order))
+
+    async def _body(self, req: falcon.asgi.Request, call: Call, files: bool) -> tuple[MediaKind, bytes]:
+        """The body's kind and bytes, when nothing known before it forbids to read it."""
+        check_length(req.content_length, self.max_body)
+        kind = media_kind(req.content_type, req.get_header("content-encoding"), files)
+        call.deadline_s = deadline_s(req.get_header("x-deadline-ms"))
+        call.required_fingerprint = req.get_header("x-require-model-fingerprint", default="")
+        self.gateway.require_ready()
+        require_fingerprint(call.required_fingerprint, self.gateway.health.fingerprint)
+        data = await read_body(req.stream, call, self.max_body, self.budget)
+        call.account("receive")
+        call.received = perf_counter()
+        return kind, data
+
+    async def _run(self, call: Call, items: Sequence[tuple[Kind, Buffer]]) -> tuple[Embeddings, Faults]:
+        """Rows and faults of `items`, from the broker."""
+        call.fingerprint = self.gateway.health.fingerprint
+        require_fingerprint(call.required_fingerprint, call.fingerprint)
+        if not items:
+            return np.empty((0, self.manifest.dimension), dtype=np.float32), ()
+        call.items += len(items)
+        now = perf_counter()
+        left = self.config.queue.request_timeout_s - (now - call.received)
+        if call.deadline_s is not None:
+            left = min(left, call.deadline_s - (now - call.started))
         answer = await self.gateway.submit(
             items,
             tenant=call.tenant,
-            deadline_s=deadline_s,
+            deadline_s=left,
             trace=call.request_id,
             weight=call.weight,
             bulk=call.bulk,
         )
-        waited = perf_counter() - prepared
         # All that was not device time is waiting, whoever waited for whom: so the stages add up.
-        call.timings["queue"] = max(0.0, waited - answer.device_s)
-        call.timings["device"] = min(answer.device_s, waited)
-        image_rows = answer.rows(slice(0, len(images)))
-        text_rows = answer.rows(slice(len(images), None))
-        return Embedded(image_rows, text_rows[[place[i] for i in ids]])
+        call.account("queue", answer.device_s)
+        return answer.embeddings, answer.errors

@@ -1,152 +1,138 @@
-"""Request bodies to typed requests; pure, and the only place that knows what a client may send.
+"""Request bodies to typed requests; pure, and the only place that knows which fields an endpoint takes.
 
 Keys that an endpoint does not know are ignored: clients of the specification may send more than it names.
-Every other deviation is a `ClientError` that names the field, what was found and what is allowed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
-from typing import Any
 
+from hailo_clip.api import fields
 from hailo_clip.api.body import shown
+from hailo_clip.api.fields import Body, Picture
 from hailo_clip.shared.errors import ClientError
 
-MAX_PROMPTS = 256
-MAX_PROMPT_BYTES = 16 << 10
+MAX_TEXTS = 1024
+"""Most texts that prompts, negative prompts and templates may come to in one request."""
+
+LABEL_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
 DEFAULT_TOP_K = 3
 DEFAULT_THRESHOLD = 0.0
 
-Body = Mapping[str, Any]
-
-_ABSENT = object()
+COSINE = "cosine"
+SOFTMAX = "softmax"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image as it came: exactly one of `base64` (a data URI or bare) and `data` (the file's bytes).
+class Labels:
+    """What an image is compared with.
 
-    `field` is what the client calls it, for error messages.
+    Attributes:
+        prompts: 1 or more.
+        templates: each with one ``{}``; none means that the prompts stand for themselves.
+        negatives: prompts that take part in a softmax and are never shown.
     """
 
-    field: str
-    base64: str | None = None
-    data: bytes | None = None
+    prompts: tuple[str, ...]
+    templates: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyRequest:
-    """POST /v1/classify. `top_k` is at least 1 and may exceed the prompts; `threshold` is in [0, 1]."""
+    """POST /v1/classify.
 
-    picture: Picture
-    prompts: tuple[str, ...]
+    Attributes:
+        pictures: 1 or more; `many`: they came as a list, and the answer is one.
+        labels: given in the request, or the name of a stored label set.
+        top_k: at least 1, may exceed the prompts. threshold: in [0, 1].
+        score_mode: `COSINE` or `SOFTMAX`.
+    """
+
+    pictures: tuple[Picture, ...]
+    labels: Labels | str
+    many: bool = False
     top_k: int = DEFAULT_TOP_K
     threshold: float = DEFAULT_THRESHOLD
+    score_mode: str = COSINE
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """POST /v1/embed/image."""
+    """POST /v1/embed/image. `many`: the pictures came as a list, and the answer is one."""
 
-    picture: Picture
+    pictures: tuple[Picture, ...]
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """POST /v1/embed/text."""
+    """POST /v1/embed/text. `many`: the texts came as a list, and the answer is one."""
 
-    text: str
+    texts: tuple[str, ...]
+    many: bool = False
 
 
 def classify_request(body: Body) -> ClassifyRequest:
     """`body` of POST /v1/classify. Raises `ClientError`."""
+    wanted = image_request(body)
+    mode = fields.choice(body, "score_mode", (COSINE, SOFTMAX))
+    labels = _label_set(body) if "label_set" in body else labels_of(body)
+    if isinstance(labels, Labels) and labels.negatives and mode != SOFTMAX:
+        raise ClientError(
+            "Invalid 'negative_prompts': they only change softmax scores; set 'score_mode' to \"softmax\""
+        )
     return ClassifyRequest(
-        picture=picture(body, "image"),
-        prompts=prompts(body, "prompts"),
-        top_k=whole_number(body, "top_k", 1, DEFAULT_TOP_K),
-        threshold=number(body, "threshold", 0.0, 1.0, DEFAULT_THRESHOLD),
+        pictures=wanted.pictures,
+        labels=labels,
+        many=wanted.many,
+        top_k=fields.whole_number(body, "top_k", 1, DEFAULT_TOP_K),
+        threshold=fields.number(body, "threshold", 0.0, 1.0, DEFAULT_THRESHOLD),
+        score_mode=mode,
     )
 
 
 def image_request(body: Body) -> ImageRequest:
     """`body` of POST /v1/embed/image. Raises `ClientError`."""
-    return ImageRequest(picture(body, "image"))
+    fields.not_both(body, "image", "images")
+    if "images" in body:
+        return ImageRequest(fields.pictures(body, "images"), many=True)
+    return ImageRequest((fields.picture(body, "image"),))
 
 
 def text_request(body: Body) -> TextRequest:
     """`body` of POST /v1/embed/text. Raises `ClientError`."""
-    value = body.get("text", _ABSENT)
-    fault = _text_fault(value)
-    if fault:
-        raise ClientError(f"Missing or invalid 'text': {fault}")
-    return TextRequest(value)
+    fields.not_both(body, "text", "texts")
+    if "texts" in body:
+        return TextRequest(fields.prompts(body, "texts"), many=True)
+    return TextRequest((fields.text(body, "text"),))
 
 
-def picture(body: Body, field: str) -> Picture:
-    """The base64 image in `field`; whether it decodes is found out later. Raises `ClientError`."""
-    value = body.get(field, _ABSENT)
-    if not isinstance(value, str):
-        found = "it is missing" if value is _ABSENT else f"must be a base64 string, is {shown(value)}"
-        raise ClientError(f"Missing or invalid '{field}': {found}")
-    if not value.strip():
-        raise ClientError(f"Missing or invalid '{field}': must be a base64 string, is empty")
-    return Picture(field, base64=value)
+def labels_of(body: Body) -> Labels:
+    """Prompts, templates and negative prompts. Raises `ClientError`."""
+    prompts = fields.prompts(body, "prompts")
+    templates = fields.templates(body, "templates")
+    negatives = fields.prompts(body, "negative_prompts") if "negative_prompts" in body else ()
+    count = (len(prompts) + len(negatives)) * max(1, len(templates))
+    if count > MAX_TEXTS:
+        raise ClientError(
+            f"Invalid 'templates': {len(prompts) + len(negatives)} prompts in {len(templates)} templates "
+            f"are {count} texts, at most {MAX_TEXTS} are allowed"
+        )
+    return Labels(prompts, templates, negatives)
 
 
-def prompts(body: Body, field: str) -> tuple[str, ...]:
-    """The non-empty list of prompts in `field`; duplicates are fine. Raises `ClientError`."""
-    value = body.get(field, _ABSENT)
-    start = f"Missing or invalid '{field}' array"
-    if value is _ABSENT:
-        raise ClientError(start)
-    if not isinstance(value, list):
-        raise ClientError(f"{start}: must be an array of 1 to {MAX_PROMPTS} strings, is {shown(value)}")
-    if not 1 <= len(value) <= MAX_PROMPTS:
-        raise ClientError(f"{start}: must have 1 to {MAX_PROMPTS} strings, has {len(value)}")
-    for i, text in enumerate(value):
-        fault = _text_fault(text)
-        if fault:
-            raise ClientError(f"{start}: {field}[{i}] {fault}")
-    return tuple(value)
+def label_set_name(value: object, field: str = "label_set") -> str:
+    """The name of a label set. Raises `ClientError`."""
+    if not isinstance(value, str) or not LABEL_SET_NAME.fullmatch(value):
+        allowed = "1 to 64 letters, digits, '.', '_' and '-', the first one a letter or digit"
+        raise ClientError(f"Invalid '{field}': must be {allowed}; is {shown(value)}")
+    return value
 
 
-def whole_number(body: Body, field: str, low: int, default: int) -> int:
-    """The integer of at least `low` in `field`; 3.0 counts as 3. Raises `ClientError`."""
-    value = body.get(field, _ABSENT)
-    if value is _ABSENT:
-        return default
-    if not _is_number(value) or value != math.floor(value) or value < low:
-        raise ClientError(f"Invalid '{field}': must be an integer of at least {low}, is {shown(value)}")
-    return int(value)
-
-
-def number(body: Body, field: str, low: float, high: float, default: float) -> float:
-    """The number in [`low`, `high`] in `field`. Raises `ClientError`."""
-    value = body.get(field, _ABSENT)
-    if value is _ABSENT:
-        return default
-    if not _is_number(value) or not low <= value <= high:
-        allowed = f"a number from {low:g} to {high:g}"
-        raise ClientError(f"Invalid '{field}': must be {allowed}, is {shown(value)}")
-    return float(value)
-
-
-def _is_number(value: object) -> bool:
-    """True for a finite number; JSON's true and false are none, though Python thinks so."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text_fault(value: object) -> str:
-    """What is wrong with a prompt, or an empty text."""
-    if value is _ABSENT:
-        return "it is missing"
-    if not isinstance(value, str):
-        return f"must be a string, is {shown(value)}"
-    if not value.strip():
-        return "must not be blank"
-    # A character takes at most 4 bytes, so most prompts need no encoding to be measured.
-    if len(value) * 4 > MAX_PROMPT_BYTES and len(value.encode("utf-8", "surrogatepass")) > MAX_PROMPT_BYTES:
-        return f"must be at most {MAX_PROMPT_BYTES >> 10} KiB of UTF-8, is longer"
-    return ""
+def _label_set(body: Body) -> str:
+    for other in ("prompts", "templates", "negative_prompts"):
+        fields.not_both(body, "label_set", other)
+    return label_set_name(body["label_set"])

@@ -18,7 +18,7 @@ from hailo_clip.shared import messages as m
 from hailo_clip.shared.messages import Buffer, FromFrontend, FromWorker, Message, ToFrontend, ToWorker
 
 VERSION = 1
-MAX_ITEMS = 1024
+MAX_ITEMS = 2048
 """Most items of one Submit or Batch; far above what a frontend accepts."""
 
 Check = Callable[[Any], bool]

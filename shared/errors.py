@@ -42,6 +42,13 @@ class ClientError(HailoClipError):
     http_status = 400
 
 
+class Unauthorized(ClientError):
+    """401: an API key is needed, and none or a wrong one came along."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
 class NotFound(ClientError):
     """404: no such path or resource."""
 
@@ -61,6 +68,13 @@ class RequestTimeout(ClientError):
 
     code = "request_timeout"
     http_status = 408
+
+
+class FingerprintConflict(ClientError):
+    """409: the client asked for embeddings of another model than is served."""
+
+    code = "fingerprint_conflict"
+    http_status = 409
 
 
 class BodyTooLarge(ClientError):

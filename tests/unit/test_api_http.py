@@ -175,7 +175,8 @@ BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
         CLASSIFY,
         raw(b"a=b", "application/x-www-form-urlencoded"),
         415,
-        "Content-Type must be application/json, is 'application/x-www-form-urlencoded'",
+        "Content-Type must be application/json, multipart/form-data or image/*, "
+        "is 'application/x-www-form-urlencoded'",
     ),
     (
         "POST",
@@ -193,7 +194,7 @@ BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
     ),
     ("POST", TEXT, raw(b""), 400, "The body is empty; it must be a JSON object"),
     ("POST", TEXT, raw(b"[1, 2]"), 400, "The body must be a JSON object, is an array of 2"),
-    ("POST", TEXT, {"json": {"texts": ["x"]}}, 400, "Missing or invalid 'text': it is missing"),
+    ("POST", TEXT, {"json": {"words": ["x"]}}, 400, "Missing or invalid 'text': it is missing"),
     ("POST", TEXT, {"json": {"text": None}}, 400, "Missing or invalid 'text': must be a string, is null"),
     ("POST", CLASSIFY, {"json": {"image": PHOTO}}, 400, "Missing or invalid 'prompts' array"),
     (

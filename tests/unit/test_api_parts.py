@@ -14,11 +14,11 @@ import pytest
 from hailo_clip.api import body
 from hailo_clip.api.body import BodyFeed, ByteBudget, read_body
 from hailo_clip.api.call import Call, client_address, networks, open_call
+from hailo_clip.api.fields import Picture
 from hailo_clip.api.gunicorn_conf import settings
 from hailo_clip.api.intake import CACHED_PROMPTS, INLINE_CHARACTERS, Intake
 from hailo_clip.api.problems import retry_after
 from hailo_clip.api.ranking import cosine_scores, ranked
-from hailo_clip.api.validation import Picture
 from hailo_clip.shared.config import Config, Queue, Server
 from hailo_clip.shared.errors import BodyTooLarge, ClientError, QueueFull, RequestTimeout, ServiceError
 from hailo_clip.shared.models import open_model

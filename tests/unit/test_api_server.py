@@ -104,7 +104,7 @@ def well(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_answers_and_refusals(served: Served) -> None:
     code, value, headers = served.post("/v1/embed/text", {"text": "person wearing red shirt"})
     assert (code, value["dimension"], len(value["embedding"])) == (200, 640, 640)
-    assert headers["server-timing"].startswith("decode;dur=")
+    assert headers["server-timing"].startswith("receive;dur=")
     assert served.request("GET", "/nowhere")[:2] == (404, {"error": "There is no /nowhere"})
     assert served.request("GET", "/%ff%00?a=%ff")[0] == 404
 

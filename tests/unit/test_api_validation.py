@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from hailo_clip.api.body import parse_object, shown
+from hailo_clip.api.fields import Picture
 from hailo_clip.api.validation import (
     ClassifyRequest,
-    Picture,
+    Labels,
     classify_request,
     image_request,
+    label_set_name,
     text_request,
 )
 from hailo_clip.shared.errors import ClientError
@@ -23,6 +25,10 @@ IMAGE = "Missing or invalid 'image'"
 TEXT = "Missing or invalid 'text'"
 TOP_K = "Invalid 'top_k': must be an integer of at least 1, is"
 THRESHOLD = "Invalid 'threshold': must be a number from 0 to 1, is"
+IMAGES = "Missing or invalid 'images' array"
+TEMPLATES = "Missing or invalid 'templates' array"
+NEGATIVES = "Missing or invalid 'negative_prompts' array"
+MODE = 'Invalid \'score_mode\': must be "cosine" or "softmax", is'
 REMOVED = object()
 
 BAD_CLASSIFY = [
@@ -69,6 +75,43 @@ BAD_CLASSIFY = [
     ("threshold", "0.5", f'{THRESHOLD} "0.5"'),
     ("threshold", math.nan, f"{THRESHOLD} nan"),
     ("threshold", {}, f"{THRESHOLD} an object"),
+    ("images", ["aGk="], "Invalid 'images': give 'image' or 'images', not both"),
+    ("label_set", "ppe", "Invalid 'prompts': give 'label_set' or 'prompts', not both"),
+    ("score_mode", "logits", f'{MODE} "logits"'),
+    ("score_mode", None, f"{MODE} null"),
+    ("score_mode", ["softmax"], f"{MODE} an array of 1"),
+    ("templates", "a {}", f'{TEMPLATES}: must be an array of 1 to 100 strings, is "a {{}}"'),
+    ("templates", [], f"{TEMPLATES}: must have 1 to 100 strings, has 0"),
+    ("templates", ["a {}"] * 101, f"{TEMPLATES}: must have 1 to 100 strings, has 101"),
+    ("templates", ["a {}", 3], f"{TEMPLATES}: templates[1] must be a string, is 3"),
+    (
+        "templates",
+        ["a photo"],
+        f"{TEMPLATES}: templates[0] must hold {{}} once, for the prompt, holds it 0 times",
+    ),
+    (
+        "templates",
+        ["{} {}"],
+        f"{TEMPLATES}: templates[0] must hold {{}} once, for the prompt, holds it 2 times",
+    ),
+    ("negative_prompts", None, f"{NEGATIVES}: must be an array of 1 to 256 strings, is null"),
+    ("negative_prompts", [], f"{NEGATIVES}: must have 1 to 256 strings, has 0"),
+    ("negative_prompts", [" "], f"{NEGATIVES}: negative_prompts[0] must not be blank"),
+    (
+        "negative_prompts",
+        ["a bird"],
+        "Invalid 'negative_prompts': they only change softmax scores; set 'score_mode' to \"softmax\"",
+    ),
+]
+
+BAD_LISTS = [
+    ({"images": "aGk="}, f'{IMAGES}: must be an array of 1 to 64 images in base64, is "aGk="'),
+    ({"images": []}, f"{IMAGES}: must have 1 to 64 images in base64, has 0"),
+    ({"images": ["aGk="] * 65}, f"{IMAGES}: must have 1 to 64 images in base64, has 65"),
+    ({"images": ["aGk=", None]}, "Missing or invalid 'images[1]': must be a base64 string, is null"),
+    ({"images": [" "]}, "Missing or invalid 'images[0]': must be a base64 string, is empty"),
+    ({"image": b""}, "Missing or invalid 'image': must be an image file, is empty"),
+    ({"images": [b""]}, "Missing or invalid 'images[0]': must be an image file, is empty"),
 ]
 
 
@@ -102,11 +145,65 @@ def test_embed_text_refuses(value: object, message: str) -> None:
 
 def test_embed_image_refuses_a_missing_image() -> None:
     with pytest.raises(ClientError, match=f"^{IMAGE}: it is missing$"):
-        image_request({"images": ["aGk="]})
+        image_request({"picture": "aGk="})
+
+
+@pytest.mark.parametrize(("body", "message"), BAD_LISTS)
+def test_images_are_refused(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        image_request(body)
+    assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"text": "a", "texts": ["b"]}, "Invalid 'texts': give 'text' or 'texts', not both"),
+        ({"texts": []}, "Missing or invalid 'texts' array: must have 1 to 256 strings, has 0"),
+        ({"texts": ["a", ""]}, "Missing or invalid 'texts' array: texts[1] must not be blank"),
+    ],
+)
+def test_texts_are_refused(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        text_request(body)
+    assert refused.value.message == message
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "-a", ".", "a b", "a/b", "é", "x" * 65, "a\n"])
+def test_names_that_no_label_set_has(name: object) -> None:
+    with pytest.raises(ClientError, match=r"^Invalid 'label_set': must be 1 to 64 letters"):
+        label_set_name(name)
+
+
+def test_too_many_texts_are_refused() -> None:
+    body = {**GOOD, "prompts": ["x"] * 200, "templates": ["a {}"] * 6}
+    with pytest.raises(ClientError) as refused:
+        classify_request(body)
+    expected = "200 prompts in 6 templates are 1200 texts, at most 1024 are allowed"
+    assert refused.value.message == f"Invalid 'templates': {expected}"
+
+
+def test_lists_and_options_are_taken() -> None:
+    request = classify_request(
+        {
+            "images": ["aGk=", b"file"],
+            "prompts": ["a cat"],
+            "negative_prompts": ["a bird"],
+            "templates": ["a photo of {}."],
+            "score_mode": "softmax",
+        }
+    )
+    assert request.pictures == (Picture("images[0]", base64="aGk="), Picture("images[1]", data=b"file"))
+    assert request.many
+    assert request.labels == Labels(("a cat",), ("a photo of {}.",), ("a bird",))
+    assert request.score_mode == "softmax"
+    assert classify_request({"image": "aGk=", "label_set": "ppe.v-2_x"}).labels == "ppe.v-2_x"
+    assert text_request({"texts": ["a", "b"]}).texts == ("a", "b")
 
 
 def test_defaults_are_the_specifications() -> None:
-    expected = ClassifyRequest(Picture("image", base64="aGk="), ("a cat", "a dog"), 3, 0.0)
+    picture, labels = Picture("image", base64="aGk="), Labels(("a cat", "a dog"))
+    expected = ClassifyRequest((picture,), labels, False, 3, 0.0, "cosine")
     assert classify_request(GOOD) == expected
 
 
@@ -119,11 +216,11 @@ def test_defaults_are_the_specifications() -> None:
         ({"threshold": 0}, {"threshold": 0.0}),
         ({"threshold": 1}, {"threshold": 1.0}),
         ({"threshold": 5e-324}, {"threshold": 5e-324}),
-        ({"prompts": ["same", "same"]}, {"prompts": ("same", "same")}),
-        ({"prompts": ["x"] * 256}, {"prompts": ("x",) * 256}),
-        ({"prompts": ["x" * 16_384]}, {"prompts": ("x" * 16_384,)}),
-        ({"prompts": ["😀" * 4096]}, {"prompts": ("😀" * 4096,)}),
-        ({"prompts": ["nul \0 and emoji 👩‍👩‍👧"]}, {"prompts": ("nul \0 and emoji 👩‍👩‍👧",)}),
+        ({"prompts": ["same", "same"]}, {"labels": Labels(("same", "same"))}),
+        ({"prompts": ["x"] * 256}, {"labels": Labels(("x",) * 256)}),
+        ({"prompts": ["x" * 16_384]}, {"labels": Labels(("x" * 16_384,))}),
+        ({"prompts": ["😀" * 4096]}, {"labels": Labels(("😀" * 4096,))}),
+        ({"prompts": ["nul \0 and emoji 👩‍👩‍👧"]}, {"labels": Labels(("nul \0 and emoji 👩‍👩‍👧",))}),
         ({"model": "clip", "extra": {"deep": [1]}}, {}),
     ],
 )
