@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from hailo_clip.api.answer import Answer, read_reply
+from hailo_clip.api.enquiry import Enquiry, Snapshot
 from hailo_clip.api.health import Health, refusal_of
 from hailo_clip.api.inflight import Action, Inflight, Reopen, Send, Settle
+from hailo_clip.api.readiness import Check
 from hailo_clip.shared.codec import ProtocolError, decode_to_frontend, encode
 from hailo_clip.shared.config import Config
 from hailo_clip.shared.errors import HailoClipError
 from hailo_clip.shared.manifest import Manifest
-from hailo_clip.shared.messages import Buffer, Cancel, Kind, Ping, Reply, Submit
+from hailo_clip.shared.messages import Buffer, Cancel, Control, Kind, Ping, Reply, Status, Submit
 from hailo_clip.shared.sockets import frontend_dealer
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Gateway:
         requests = max(MIN_REQUESTS, 2 * config.queue.max_depth)
         self._machine = Inflight(manifest.fingerprint, requests, config.queue.max_bytes_mib << 20)
         self._futures: dict[int, asyncio.Future[Outcome]] = {}
+        self._enquiry = Enquiry(self._send)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._malformed = 0
@@ -60,6 +63,10 @@ class Gateway:
     def health(self) -> Health:
         """The service's state as far as this frontend knows."""
         return self._machine.health
+
+    def checks(self) -> tuple[Check, ...]:
+        """What `health` comes from, one condition at a time."""
+        return self._machine.checks()
 
     @property
     def in_flight(self) -> int:
@@ -94,6 +101,7 @@ class Gateway:
         if self._closed:
             return
         self._perform(self._machine.stop())
+        self._enquiry.give_up()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -141,6 +149,10 @@ class Gateway:
             raise outcome
         return read_reply(outcome, kinds, self._manifest.dimension)
 
+    async def status(self) -> Snapshot | None:
+        """The broker's snapshot (broker/snapshot.py); None when the broker does not answer."""
+        return await self._enquiry.ask() if self._machine.linked and not self._closed else None
+
     # The socket and the clock
 
     def _open(self) -> None:
@@ -172,7 +184,8 @@ class Gateway:
             self._malformed += 1
             log.warning("a message of the broker was dropped", extra={"reason": str(e)})
             return
-        self._perform(self._machine.received(self._loop.time(), message))
+        if not (isinstance(message, Status) and self._enquiry.answered(message)):
+            self._perform(self._machine.received(self._loop.time(), message))
 
     def _wake(self) -> None:
         self._timer = None
@@ -195,7 +208,7 @@ class Gateway:
                     self._reopen()
         self._set_timer()
 
-    def _send(self, message: Submit | Cancel | Ping) -> None:
+    def _send(self, message: Submit | Cancel | Ping | Control) -> None:
         try:
             self._socket.send_multipart(encode(message), zmq.NOBLOCK)
         except zmq.Again:

@@ -8,6 +8,7 @@ import falcon
 
 from hailo_clip.api.health import Health, refusal_of
 from hailo_clip.api.problems import retry_after
+from hailo_clip.api.readiness import Check
 from hailo_clip.api.respond import Request, Response, answer_json
 from hailo_clip.api.service import Service
 
@@ -27,6 +28,11 @@ def status_word(health: Health) -> str:
     if health.ready:
         return "healthy"
     return health.status if health.status in ("starting", "draining") else "unhealthy"
+
+
+def _shown(check: Check) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": check.name, "ok": check.ok}
+    return facts if check.ok else {**facts, "reason": check.reason}
 
 
 class HealthResource:
@@ -70,11 +76,13 @@ class ReadyResource:
         self._service = service
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """200 while a worker is ready whose canary passed, else 503 and the reason."""
+        """200 while a worker is ready whose canary passed, else 503 and the reason; ?verbose: each check."""
         health = self._service.gateway.health
-        value = {"status": "ready"}
+        value: dict[str, Any] = {"status": "ready"}
         if not health.ready:
             value = {"status": "not ready", "reason": health.reason or health.status}
+        if req.get_param_as_bool("verbose", default=False):
+            value["checks"] = [_shown(check) for check in self._service.gateway.checks()]
         answer_health(resp, health, value)
 
     on_head = on_get

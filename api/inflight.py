@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 from hailo_clip.api.counts import HttpCounts
 from hailo_clip.api.health import Health, Link, because, health_of, refusal_of
+from hailo_clip.api.readiness import Check, checks_of
 from hailo_clip.shared.errors import (
     DeadlineExceeded,
     Draining,
@@ -120,6 +121,15 @@ class Inflight:
     def health(self) -> Health:
         """The service's state as far as this frontend can tell."""
         return self._health
+
+    @property
+    def linked(self) -> bool:
+        """True while the broker answers."""
+        return self._link == "up"
+
+    def checks(self) -> tuple[Check, ...]:
+        """What `health` comes from, one condition at a time."""
+        return checks_of(self._link, self._pong, self._expected())
 
     # Events
 
@@ -296,5 +306,7 @@ class Inflight:
 
     def _look(self) -> None:
         """Bring `health` up to date."""
-        expected = self._fingerprint_of(self._pong.encoder) if self._pong else ""
-        self._health = health_of(self._link, self._pong, expected)
+        self._health = health_of(self._link, self._pong, self._expected())
+
+    def _expected(self) -> str:
+        return self._fingerprint_of(self._pong.encoder) if self._pong else ""

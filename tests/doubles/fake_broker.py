@@ -23,7 +23,18 @@ import zmq
 from hailo_clip.shared.codec import decode_from_frontend, encode
 from hailo_clip.shared.config import Config
 from hailo_clip.shared.manifest import Manifest
-from hailo_clip.shared.messages import Cancel, Ping, Pong, Refused, Reply, Submit, ToFrontend, WireError
+from hailo_clip.shared.messages import (
+    Cancel,
+    Control,
+    Ping,
+    Pong,
+    Refused,
+    Reply,
+    Status,
+    Submit,
+    ToFrontend,
+    WireError,
+)
 from hailo_clip.shared.models import models_dir, open_model
 from hailo_clip.shared.sockets import frontend_router
 
@@ -42,8 +53,9 @@ class FakeBroker:
     """Answers the frontends of `config`; a context manager.
 
     Attributes:
-        submits, cancels, pings: what arrived, in order.
+        submits, cancels, pings, controls: what arrived, in order.
         state, reason, encoder, fingerprint: what the next `Pong` says.
+        snapshot: what the next `Status` says; None: it is not answered.
         answers_pings: False makes it look dead while its socket lives.
         answer: the messages that a `Submit` gets; replace it to script faults.
     """
@@ -54,6 +66,8 @@ class FakeBroker:
         self.submits: list[Submit] = []
         self.cancels: list[int] = []
         self.pings: list[Ping] = []
+        self.controls: list[Control] = []
+        self.snapshot: dict[str, Any] | None = None
         self.state, self.reason, self.encoder = state, "", encoder
         self.fingerprint = self.manifest.fingerprint(encoder)
         self.answers_pings = True
@@ -177,6 +191,10 @@ class FakeBroker:
                     self._pinger = peer
                     if self.answers_pings:
                         self._send([self._pong(message)], peer)
+                case Control():
+                    self.controls.append(message)
+                    if self.snapshot is not None:
+                        self._send([Status(message.seq, self.snapshot)], peer)
             self._changed.notify_all()
 
     def _pong(self, ping: Ping) -> Pong:

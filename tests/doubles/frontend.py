@@ -105,6 +105,11 @@ class Frontend:
         self.broker.pulse()
         until(lambda: not self.app.service.gateway.health.ready)
 
+    def status(self) -> dict[str, Any] | None:
+        """The broker's snapshot, through the gateway."""
+        snapshot: dict[str, Any] | None = self._run(self.app.service.gateway.status())
+        return snapshot
+
     def request(self, method: str, path: str, **given: Any) -> testing.Result:
         """The answer to one request."""
         result: testing.Result = self._run(self._conductor.simulate_request(method, path, **given))
