@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from hailo_clip.broker.costs import CostModel
+from hailo_clip.broker.fairqueue import KINDS
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import Pool
@@ -116,7 +117,7 @@ class Admission:
 
     def _hits(self, submit: Submit) -> list[bytes | HailoClipError | None]:
         """Per item: its cached embedding, the quarantine's refusal, or None where a device is needed."""
-        return [self._hit(Kind(k), f) for k, f in zip(submit.kinds, submit.frames, strict=True)]
+        return [self._hit(KINDS[k], f) for k, f in zip(submit.kinds, submit.frames, strict=True)]
 
     def _hit(self, kind: Kind, frame: Buffer) -> bytes | HailoClipError | None:
         if self._quarantine and self._quarantine.holds(digest(kind, frame)):
@@ -127,12 +128,14 @@ class Admission:
         self, now: float, submit: Submit, needed: list[int], flow: Hashable, weight: float
     ) -> HailoClipError | None:
         """Why the queue has no place for this request; pushes others out where that is fair."""
-        nbytes = sum(len(submit.frames[i]) for i in needed)
-        wait = self._wait(now, submit, needed, flow, weight)
+        nbytes, cost = 0, 0.0
+        for i in needed:
+            nbytes += len(submit.frames[i])
+            cost += self._costs.item(KINDS[submit.kinds[i]])
+        wait = self._wait(now, submit.ttl_s, cost, flow, weight)
         if wait > submit.ttl_s:
             text = f"the estimated wait of {wait:.1f} s is beyond the deadline of {submit.ttl_s:.1f} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
-        cost = sum(self._costs.item(Kind(submit.kinds[i])) for i in needed)
         victims = self._room(flow, cost / weight, nbytes)
         if victims is None:
             text = f"{self._ledger.waiting} requests wait, at most {self._policy.max_depth} may"
@@ -161,17 +164,18 @@ class Admission:
             held == 0 or held + nbytes <= self._policy.max_bytes
         )
 
-    def _wait(self, now: float, submit: Submit, needed: list[int], flow: Hashable, weight: float) -> float:
-        """Estimated seconds until the last item of this request is done.
+    def _wait(self, now: float, enough: float, cost: float, flow: Hashable, weight: float) -> float:
+        """Estimated seconds until the last item of a request of this cost is done.
 
         Under fair queueing nobody waits for more than the whole backlog, nor for more than its own
-        backlog at its own share of the devices.
+        backlog at its own share of the devices. When the first is no more than `enough`, it will do.
         """
-        queue = self._ledger.queue
-        own = sum(self._costs.item(Kind(submit.kinds[i])) for i in needed)
-        at_share = (queue.backlog(flow) + own) / queue.share(flow, weight)
-        ahead = min(queue.backlog() + own, at_share)
-        return ahead / self._pool.able_devices + self._pool.free_in(now)
+        queue, devices, free_in = self._ledger.queue, self._pool.able_devices, self._pool.free_in(now)
+        wait = (queue.backlog() + cost) / devices + free_in
+        if wait <= enough:
+            return wait
+        at_share = (queue.backlog(flow) + cost) / queue.share(flow, weight)
+        return min(wait, at_share / devices + free_in)
 
     def _queue_s(self, now: float) -> float:
         return self._ledger.queue.backlog() / self._pool.able_devices + self._pool.free_in(now)
@@ -201,7 +205,7 @@ class Admission:
         ledger = self._ledger
         ledger.open(request)
         for i, hit in enumerate(hits):
-            kind = Kind(submit.kinds[i])
+            kind = KINDS[submit.kinds[i]]
             if isinstance(hit, HailoClipError):
                 ledger.refused(request, i, hit.to_wire())
             elif hit is not None:

@@ -69,12 +69,13 @@ class CostModel:
 
     max_batch: int = 8
     _lines: dict[Kind, _Line] = field(default_factory=dict)
+    _items: dict[Kind, float] = field(default_factory=dict)  # asked several times a request, so kept
 
     def __post_init__(self) -> None:
         for kind, seed in SEEDS.items():
             line = self._lines[kind] = _Line(seed)
             line.recall(PRIOR)
-            line.fit()
+            self._fit(kind, line)
 
     def batch(self, kind: Kind, n: int) -> float:
         """Estimated device seconds of a batch of n items."""
@@ -83,11 +84,15 @@ class CostModel:
 
     def item(self, kind: Kind) -> float:
         """Estimated device seconds of one item in a full batch."""
-        return self.batch(kind, self.max_batch) / self.max_batch
+        return self._items[kind]
 
     def observe(self, kind: Kind, n: int, seconds: float) -> None:
         """A batch of n items took `seconds` of device time."""
         line = self._lines[kind]
         line.forget()
         line.observe(n, seconds, 1.0)
+        self._fit(kind, line)
+
+    def _fit(self, kind: Kind, line: _Line) -> None:
         line.fit()
+        self._items[kind] = self.batch(kind, self.max_batch) / self.max_batch

@@ -43,6 +43,11 @@ class Flow(Generic[T]):
     lines: tuple[deque[Entry[T]], deque[Entry[T]]] = field(default_factory=lambda: (deque(), deque()))
     live: list[int] = field(default_factory=lambda: [0, 0])
 
+    @property
+    def backlogged(self) -> bool:
+        """True while a live entry is in it."""
+        return self.live[0] > 0 or self.live[1] > 0
+
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T]):
@@ -81,7 +86,7 @@ class FairQueue(Generic[T]):
         if flow is None:
             self._forget_idle_flows()
             flow = self._flows[key] = Flow(key, weight, self._order)
-        if any(flow.live):
+        if flow.backlogged:
             self._active_weight -= flow.weight
         else:
             flow.start = max(self._virtual, flow.start)
@@ -149,18 +154,18 @@ class FairQueue(Generic[T]):
         flow = self._flows.get(key)
         if flow is None:
             return self._virtual
-        start = flow.start if any(flow.live) else max(self._virtual, flow.start)
+        start = flow.start if flow.backlogged else max(self._virtual, flow.start)
         return start + self.backlog(key) / flow.weight
 
     def share(self, key: Hashable, weight: float) -> float:
         """The part of all device time, 0 to 1, that flow `key` has or would have when backlogged."""
         flow = self._flows.get(key)
-        others = self._active_weight - (flow.weight if flow and any(flow.live) else 0.0)
+        others = self._active_weight - (flow.weight if flow and flow.backlogged else 0.0)
         return weight / (weight + max(0.0, others))
 
     def flows(self) -> dict[Hashable, tuple[int, int]]:
         """Live entries (images, texts) of each backlogged flow."""
-        return {key: (f.live[0], f.live[1]) for key, f in self._flows.items() if any(f.live)}
+        return {key: (f.live[0], f.live[1]) for key, f in self._flows.items() if f.backlogged}
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless the counts equal what the lines hold. For tests."""
@@ -170,7 +175,7 @@ class FairQueue(Generic[T]):
             assert self._live[kind] == sum(f.live[kind] for f in self._flows.values())
             indexed = {id(f) for s, _, f in self._heaps[kind] if s == f.start}
             assert all(id(f) in indexed for f in self._flows.values() if f.live[kind])
-        active = [f for f in self._flows.values() if any(f.live)]
+        active = [f for f in self._flows.values() if f.backlogged]
         assert self._active == len(active)
         assert abs(self._active_weight - sum(f.weight for f in active)) < 1e-6 * max(1, len(active))
 
@@ -179,7 +184,7 @@ class FairQueue(Generic[T]):
         flow = entry.flow
         flow.live[entry.kind] -= 1
         self._live[entry.kind] -= 1
-        if not any(flow.live):
+        if not flow.backlogged:
             self._active -= 1
             self._active_weight = self._active_weight - flow.weight if self._active else 0.0
 
@@ -221,8 +226,8 @@ class FairQueue(Generic[T]):
         """
         if len(self._flows) < self._forget_at:
             return
-        busy = [f for f in self._flows.values() if any(f.live)]
-        owing = [f for f in self._flows.values() if not any(f.live) and f.start > self._virtual]
+        busy = [f for f in self._flows.values() if f.backlogged]
+        owing = [f for f in self._flows.values() if not f.backlogged and f.start > self._virtual]
         owing.sort(key=lambda f: f.start, reverse=True)
         self._flows = {f.key: f for f in (*busy, *owing[:IDLE_KEPT])}
         self._forget_at = 64 + 2 * len(self._flows)

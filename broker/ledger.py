@@ -72,6 +72,7 @@ class Ledger:
         """Item `index` needs a device: make its job, or join the one that an equal prompt has."""
         key = bytes(payload) if kind is Kind.TEXT else None
         job = self.flights.get(key) if key is not None else None
+        joined = False
         if job is None:
             job = Job(kind, payload, nbytes, key)
             self.waiting_jobs[kind] += 1
@@ -79,7 +80,7 @@ class Ledger:
                 self.flights[key] = job
         else:
             self.metrics.count("prompt_single_flight_total")
-        joined = any(waiter is request for waiter, _ in job.waiters)
+            joined = any(waiter is request for waiter, _ in job.waiters)
         job.waiters.append((request, index))
         if not joined:
             request.jobs.append(job)
@@ -218,8 +219,7 @@ class Ledger:
     def _complete(self, now: float, request: Request) -> None:
         """Every item of `request` has its outcome; what was not device time was waiting."""
         request.queue_s = max(0.0, now - request.arrived - request.device_s)
-        failed = all(e is not None for e in request.errors)
-        self._close(request, RequestEvent.ALL_FAILED if failed else RequestEvent.COMPLETED)
+        self._close(request, RequestEvent.COMPLETED if None in request.errors else RequestEvent.ALL_FAILED)
 
     def _close(self, request: Request, event: RequestEvent, refusal: WireError | None = None) -> None:
         """The only way out of the books: one terminal state, one answer (none to a client that left)."""

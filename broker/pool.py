@@ -99,7 +99,9 @@ class Device:
     def candidate(self, now: float, avoid: str = "") -> Worker | None:
         """Its worker with the least in flight that has room, if possible not the one named `avoid`."""
         rooms = [w for w in self.workers if w.has_room(now)]
-        return min(rooms, key=lambda w: (w.hello.worker == avoid, len(w.inflight)), default=None)
+        if len(rooms) < 2:
+            return rooms[0] if rooms else None
+        return min(rooms, key=lambda w: (w.hello.worker == avoid, len(w.inflight)))
 
     def estimate(self, now: float) -> None:
         """Work out `busy_until` anew from what is in flight."""

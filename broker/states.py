@@ -20,7 +20,13 @@ from enum import Enum
 from typing import TypeVar
 
 
-class RequestState(Enum):
+class _Member(Enum):
+    """An `Enum` that tables look up by identity; `Enum` itself would hash the name each time, in Python."""
+
+    __hash__ = object.__hash__
+
+
+class RequestState(_Member):
     """Where a request is; the names are the `outcome` labels of the metrics."""
 
     WAITING = "waiting"
@@ -32,7 +38,7 @@ class RequestState(Enum):
     PUSHED_OUT = "pushed_out"
 
 
-class RequestEvent(Enum):
+class RequestEvent(_Member):
     """What can happen to a request."""
 
     DISPATCHED = "every item dispatched"
@@ -43,7 +49,7 @@ class RequestEvent(Enum):
     PUSH_OUT = "made room for another tenant"
 
 
-class JobState(Enum):
+class JobState(_Member):
     """Where one item is."""
 
     WAITING = "waiting"
@@ -53,7 +59,7 @@ class JobState(Enum):
     DROPPED = "dropped"
 
 
-class JobEvent(Enum):
+class JobEvent(_Member):
     """What can happen to one item."""
 
     DISPATCH = "sent to a worker"
@@ -63,7 +69,7 @@ class JobEvent(Enum):
     ABANDON = "nobody waits for it"
 
 
-class WorkerState(Enum):
+class WorkerState(_Member):
     """Where a registered worker is."""
 
     LOADING = "loading"
@@ -72,7 +78,7 @@ class WorkerState(Enum):
     GONE = "gone"
 
 
-class WorkerEvent(Enum):
+class WorkerEvent(_Member):
     """What can happen to a worker; the values are the `reason` labels of the metrics."""
 
     PASSED = "canary passed"

@@ -32,6 +32,7 @@ class Tenants:
         self._tail = tail
         self._flows: dict[Hashable, dict[RequestKey, Request]] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
+        self._grown: dict[Hashable, None] = {}  # flows to be noted in the heap, in order of arrival
         self._order = itertools.count()
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class Tenants:
         self._flows.setdefault(request.flow, {})[request.key] = request
         self.requests += 1
         self.bytes += request.nbytes
-        self._note(request.flow)
+        self._grown[request.flow] = None
 
     def discard(self, request: Request) -> None:
         """`request` waits no longer; unknown ones are fine."""
@@ -53,6 +54,7 @@ class Tenants:
         self.bytes -= request.nbytes
         if not waiting:
             del self._flows[request.flow]
+            self._grown.pop(request.flow, None)
 
     def victim(self, arriving: Hashable, span: float) -> Request | None:
         """Which request should make room for an arriving one; None: none should.
@@ -77,7 +79,8 @@ class Tenants:
         assert all(self._flows.values())
         assert self.requests == sum(len(waiting) for waiting in self._flows.values())
         assert self.bytes == sum(r.nbytes for w in self._flows.values() for r in w.values())
-        assert set(self._flows) <= {flow for _, _, flow in self._heap}
+        assert self._grown.keys() <= self._flows.keys()
+        assert set(self._flows) <= self._grown.keys() | {flow for _, _, flow in self._heap}
 
     def _note(self, flow: Hashable) -> None:
         heapq.heappush(self._heap, (-self._tail(flow), next(self._order), flow))
@@ -87,6 +90,9 @@ class Tenants:
 
     def _last(self) -> Hashable | None:
         """The flow with the greatest tail; tails that moved since they were noted are noted anew."""
+        for flow in self._grown:
+            self._note(flow)
+        self._grown.clear()
         while self._heap:
             noted, _, flow = self._heap[0]
             if flow not in self._flows:
