@@ -9,11 +9,14 @@ from typing import Any
 
 import falcon.asgi
 
+from hailo_clip.api.auth import CHALLENGE, Door
+from hailo_clip.api.auth_file import KeyFile
 from hailo_clip.api.body import BodyFeed
 from hailo_clip.api.call import SCOPE_KEY, Call, Networks, call_of, networks, open_call
+from hailo_clip.api.cors import PREFLIGHT, Cors, HeaderList
 from hailo_clip.api.problems import JSON, problem_body
 from hailo_clip.api.service import Service
-from hailo_clip.shared.errors import ClientError, HailoClipError
+from hailo_clip.shared.errors import ClientError, HailoClipError, Unauthorized
 
 log = logging.getLogger("hailo_clip.api.access")
 
@@ -22,6 +25,9 @@ CLIENT_GONE = 499
 
 PROBES = frozenset(("/health", "/livez", "/readyz", "/metrics"))
 """Endpoints that monitoring asks all the time; their access lines are for debugging."""
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+"""Browsers must not take an answer for anything else than what its media type says."""
 
 _BODY_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
 
@@ -33,18 +39,26 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Lifespan:
-    """Opens and closes the service with the ASGI server's process."""
+    """Opens and closes the service with the ASGI server's process.
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    Args:
+        service: what serves. keys: the file to watch, if there is one.
+    """
+
+    def __init__(self, service: Service, keys: KeyFile | None) -> None:
+        self._service, self._keys = service, keys
 
     async def process_startup(self, scope: Scope, event: Event) -> None:
         """The process serves from now on."""
+        if self._keys is not None:
+            await self._keys.start()
         await self._service.start()
 
     async def process_shutdown(self, scope: Scope, event: Event) -> None:
         """The process has answered its last request."""
         await self._service.close()
+        if self._keys is not None:
+            await self._keys.stop()
 
     async def process_resource(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: object, params: dict[str, Any]
@@ -59,11 +73,13 @@ class Edge:
     Args:
         app: what answers them.
         service: limits, counts.
+        door: who may come in.
     """
 
-    def __init__(self, app: Asgi, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: Asgi, service: Service, door: Door) -> None:
+        self._app, self._service, self._door = app, service, door
         self._trusted: Networks = networks(service.config.server.trusted_proxies)
+        self._cors = Cors(service.config.server.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -73,12 +89,10 @@ class Edge:
         scope = {**scope, "headers": pairs}
         call = scope[SCOPE_KEY] = open_call(scope, self._trusted)
         feed = BodyFeed(receive)
-        outlet = _Outlet(call, send)
+        outlet = _Outlet(call, send, self._cors.headers(headers))
         try:
             try:
-                if not scope["query_string"].isascii():
-                    raise ClientError("The query must be percent-encoded")
-                await self._app(scope, feed, outlet)
+                await self._serve(call, headers, (scope, feed, outlet))
             except HailoClipError as error:
                 await outlet.problem(error)
         except asyncio.CancelledError:
@@ -96,18 +110,32 @@ class Edge:
         if not feed.finished and headers.keys() & _BODY_HEADERS and b"expect" not in headers:
             await feed.drain()
 
+    async def _serve(
+        self, call: Call, headers: Mapping[bytes, bytes], asgi: tuple[Scope, BodyFeed, _Outlet]
+    ) -> None:
+        scope, feed, outlet = asgi
+        if self._cors.is_preflight(call.method, headers):  # browsers send these without a key
+            await outlet.answer(204, PREFLIGHT)
+            return
+        self._door.admit(call, scope["headers"])
+        if not scope["query_string"].isascii():
+            raise ClientError("The query must be percent-encoded")
+        await self._app(scope, feed, outlet)
+
 
 class _Outlet:
     """An ASGI send callable that adds our headers and remembers what was sent."""
 
-    def __init__(self, call: Call, send: Send) -> None:
-        self._call, self._send = call, send
+    def __init__(self, call: Call, send: Send, extra: HeaderList) -> None:
+        self._call, self._send, self._extra = call, send, extra
 
     async def __call__(self, event: Event) -> None:
         call = self._call
         if event["type"] == "http.response.start":
             call.code = event["status"]
-            headers = [*event["headers"], (b"x-request-id", call.request_id.encode())]
+            headers = [*event["headers"], *self._extra, NOSNIFF, (b"x-request-id", call.request_id.encode())]
+            if call.fingerprint:
+                headers.append((b"x-model-fingerprint", call.fingerprint.encode()))
             if call.timings:
                 headers.append((b"server-timing", call.server_timing().encode()))
             event = {**event, "headers": headers}
@@ -121,7 +149,13 @@ class _Outlet:
             return
         body = problem_body(error.message)
         headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
-        await self({"type": "http.response.start", "status": error.http_status, "headers": headers})
+        if isinstance(error, Unauthorized):
+            headers.append((b"www-authenticate", CHALLENGE.encode()))
+        await self.answer(error.http_status, headers, body)
+
+    async def answer(self, status: int, headers: HeaderList, body: bytes = b"") -> None:
+        """A whole answer."""
+        await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
 
 
@@ -140,6 +174,8 @@ def _log(call: Call) -> None:
         "sent_bytes": call.sent_bytes,
         "total_s": round(call.elapsed(), 6),
     }
+    if call.key:
+        facts["key"] = call.key
     if call.items:
         facts["items"] = call.items
     facts |= {f"{stage}_s": round(seconds, 6) for stage, seconds in call.timings.items()}

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from hailo_clip.api.app import Application, create_app
@@ -21,6 +22,14 @@ class OurLogger(Logger):  # type: ignore[misc]  # gunicorn has no type informati
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
         logging.getLogger("gunicorn.error").propagate = True
+
+
+class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no type information
+    """The process that starts the frontends' processes and watches them."""
+
+    def handle_hup(self) -> None:
+        """SIGHUP: keep serving; gunicorn itself would restart every process, and so end connections."""
+        self.log.info("SIGHUP: API keys are read again when their file changes; the rest needs a restart")
 
 
 class Frontends(BaseApplication):  # type: ignore[misc]  # gunicorn has no type information
@@ -44,6 +53,10 @@ class Frontends(BaseApplication):  # type: ignore[misc]  # gunicorn has no type 
     def load(self) -> Application:
         """The application."""
         return self._app
+
+    def run(self) -> None:
+        """Serve; ends with `SystemExit`."""
+        Master(self).run()
 
 
 def run_api(config: Config) -> int:

@@ -19,7 +19,19 @@ from hailo_clip import __version__
 from hailo_clip.ops.lifeline import die_with_parent
 from hailo_clip.shared.errors import ConfigError, HailoClipError
 
-COMMANDS = ("serve", "classify", "embed", "models", "doctor", "config", "top", "broker", "worker", "api")
+COMMANDS = (
+    "serve",
+    "classify",
+    "embed",
+    "models",
+    "keys",
+    "doctor",
+    "config",
+    "top",
+    "broker",
+    "worker",
+    "api",
+)
 """In the order in which --help lists them."""
 
 EXIT_FAILURE = 1

@@ -34,6 +34,7 @@ from hailo_clip.ops.lifecycle import (
 )
 from hailo_clip.ops.notify import Notifier
 from hailo_clip.ops.processes import Processes, how_it_ended
+from hailo_clip.ops.terminal import Terminal
 from hailo_clip.shared.config import Config
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ STARTING_POLL_S = 0.25
 ANSWER_S = 3.0
 OTHERS_S = 3.0
 PROBE_TIMEOUT_S = 0.5
-_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _LEVELS = logging.getLevelNamesMapping()
 
 
@@ -69,6 +70,7 @@ class Supervisor:
         self._life = Lifecycle(children, config.queue.request_timeout_s)
         self._processes = Processes(environ)
         self._notifier = Notifier(environ)
+        self._terminal = Terminal()
         self._tell_ready = announce
         self._pool = Pool("starting")
         self._workers = sum(c.role == "worker" for c in children)
@@ -119,7 +121,10 @@ class Supervisor:
         except BlockingIOError:
             return
         for number in numbers:
-            if number in _STOPS:
+            if number == signal.SIGHUP and not self._terminal.gone():
+                # The one thing that changes while serving: api/auth_file.py.
+                log.info("SIGHUP: API keys are read again when their file changes; the rest needs a restart")
+            elif number in (*_STOPS, signal.SIGHUP):
                 name = signal.Signals(number).name
                 self._do(self._life.stop_wished(name, time.monotonic()))
 
@@ -203,7 +208,9 @@ def _signals() -> Iterator[socket.socket]:
     with ours, pythons:
         ours.setblocking(False)
         pythons.setblocking(False)
-        before = {number: signal.signal(number, _enqueue) for number in (*_STOPS, signal.SIGCHLD)}
+        before = {
+            number: signal.signal(number, _enqueue) for number in (*_STOPS, signal.SIGHUP, signal.SIGCHLD)
+        }
         old = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
         try:
             yield ours

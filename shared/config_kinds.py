@@ -15,6 +15,7 @@ from typing import Any, Protocol
 IPC_PATH_MAX = 107  # sizeof(sockaddr_un.sun_path) is 108 on Linux, with the closing NUL
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -164,6 +165,19 @@ class Network(_FromString):
         if not isinstance(value, str):
             raise ValueError
         ipaddress.ip_network(value, strict=False)
+        return value
+
+
+@dataclass(frozen=True)
+class Origin(_FromString):
+    """An origin in the sense of CORS."""
+
+    allowed: str = 'an origin such as https://example.org, or "*" for every one'
+
+    def check(self, value: object) -> str:
+        """`value` when a browser could send it as Origin, which has no path and is in lower case."""
+        if not isinstance(value, str) or (value != "*" and not _ORIGIN.fullmatch(value)):
+            raise ValueError
         return value
 
 

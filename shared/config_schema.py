@@ -24,6 +24,7 @@ from hailo_clip.shared.config_kinds import (
     Maybe,
     Network,
     Number,
+    Origin,
     Text,
     Whole,
 )
@@ -60,6 +61,12 @@ class Server:
     max_body_mib: int = setting(20, Whole(1, 1024), "largest request body in MiB; beyond it: 413")
     trusted_proxies: tuple[str, ...] = setting(
         (), Each(Network()), "proxies whose X-Forwarded-For is believed when a client is told by its address"
+    )
+    cors_origins: tuple[str, ...] = setting(
+        (), Each(Origin()), "web pages that may use the API from a browser, by origin"
+    )
+    max_connections: int = setting(
+        512, Whole(8, 65_536), "most connections of a frontend process; beyond it: 503"
     )
 
 
@@ -145,6 +152,9 @@ class Auth:
 
     keys_file: Path | None = setting(
         None, Maybe(FilePath()), "file with hashed API keys and their tenants; null: no keys are asked for"
+    )
+    metrics: str = setting(
+        "open", Choice(("open", "key")), "who may read /metrics where keys are asked for: everybody, or a key"
     )
 
 

@@ -20,6 +20,12 @@ import pytest
 from hailo_clip.shared.config import dump_config, load_config
 
 ROOT = Path(__file__).parents[2]
+ON_TERMINAL = """
+import os, sys
+os.setsid()
+os.open(sys.argv[1], os.O_RDWR)  # becomes the terminal of the new session
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 PATIENCE_S = 20.0
 
 pytestmark = pytest.mark.xdist_group("serve")  # several processes each: not several at a time
@@ -42,7 +48,7 @@ def eventually(true: Callable[[], Any]) -> None:
 class Service:
     """A running supervisor and what its stand-ins wrote."""
 
-    def __init__(self, directory: Path, environ: dict[str, str]) -> None:
+    def __init__(self, directory: Path, environ: dict[str, str], terminal: str = "") -> None:
         self.directory = directory
         self.tell()
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -55,8 +61,11 @@ class Service:
         }
         (directory / "config.yaml").write_text(dump_config(load_config(None, {}, flags)))
         self.log = (directory / "log").open("w")
-        command = [sys.executable, "-m", "tests.doubles.fake_service", "serve", str(directory)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=self.log, env=os.environ | environ)
+        command = ["-m", "tests.doubles.fake_service", "serve", str(directory)]
+        wrapper = ["-c", ON_TERMINAL, terminal] if terminal else []
+        self.process = subprocess.Popen(
+            [sys.executable, *wrapper, *command], cwd=ROOT, stderr=self.log, env=os.environ | environ
+        )
 
     def tell(self, **changes: object) -> None:
         """Have the broker answer this from now on."""
@@ -89,8 +98,8 @@ class Service:
 def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     running: list[Service] = []
 
-    def started(ready: bool = True, **environ: str) -> Service:
-        service = Service(tmp_path, environ)
+    def started(ready: bool = True, terminal: str = "", **environ: str) -> Service:
+        service = Service(tmp_path, environ, terminal)
         running.append(service)
         if ready:
             eventually(lambda: service.seen("ready 1"))
@@ -114,6 +123,27 @@ def test_sigterm_drains_then_ends_api_workers_broker_and_exits_0(start: Callable
     service.tell(in_flight=0)
     assert service.wait() == 0
     assert service.events[-4:] == ["drain", "api SIGTERM", "worker-0 SIGTERM", "broker SIGTERM"]
+
+
+def test_sighup_ends_nothing_while_the_terminal_is_there(start: Callable[..., Service]) -> None:
+    master, slave = os.openpty()
+    service = start(terminal=os.ttyname(slave))
+    service.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "SIGHUP: API keys are read again" in _log(service))
+    assert not service.seen("drain")
+    os.close(slave)
+    os.close(master)  # the terminal is closed: its session gets SIGHUP
+    assert service.wait() == 0
+    assert service.events[-4:] == ["drain", "api SIGTERM", "worker-0 SIGTERM", "broker SIGTERM"]
+
+
+def test_sighup_ends_nothing_without_a_terminal(start: Callable[..., Service]) -> None:
+    service = start()
+    service.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "SIGHUP: API keys are read again" in _log(service))
+    service.process.send_signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert len(service.seen(r"api starts \d+")) == 1
 
 
 def test_a_child_that_dies_comes_back_and_the_service_stays(start: Callable[..., Service]) -> None:
