@@ -16,15 +16,19 @@ def register(commands: Commands) -> None:
         "look at everything that the service needs, and say what mends what is wrong",
         run,
         about="""
-Python, libraries, Hailo devices and who holds them, models, port, directories, limits. Exit code 1 when
-something is a problem. As root (sudo) it sees the processes of all users.
+Python, libraries, Hailo devices and who holds them, models, port, directories, limits. Where a Hailo device
+would serve the model, its golden inputs are run on it, unless the service runs already. Run it as the user
+who runs the service: models and directories are looked for where that user's are. Exit code 1 when something
+is a problem.
 """,
         examples="""
   hailo-clip doctor
+  hailo-clip doctor --quick                                             without the trial on the device
   hailo-clip doctor --json | jq '.findings[] | select(.level != "ok")'
 """,
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--quick", action="store_true", help="do not run the model on the device")
     add_settings(parser, *(s.key for s in SETTINGS.values() if s.flag))
 
 
@@ -39,6 +43,6 @@ def run(args: argparse.Namespace) -> int:
         config = config_from(args)
     except ConfigError as e:
         config, faults = Config(), e.message.splitlines()
-    findings = list(examine(config, faults))
+    findings = list(examine(config, faults, trial=not args.quick))
     print(as_json(findings) if args.json else as_text(findings))
     return 0 if healthy(findings) else 1

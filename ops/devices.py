@@ -72,7 +72,7 @@ def look(
         log_dir.mkdir(parents=True, exist_ok=True)
         env[LOG_VARIABLE] = str(log_dir)
     command = [sys.executable, "-m", "hailo_clip.ops.hailo_probe", *(["--identify"] if identify else [])]
-    told = _answer(*_run(command, env, timeout_s))
+    told = _answer(*run_bounded(command, env, timeout_s))
     if "error" in told:
         raise SetupError(str(told["error"]))
     return Found(str(told["version"]), tuple(Device(id=i, **told["devices"].get(i, {})) for i in told["ids"]))
@@ -90,8 +90,12 @@ def scan(log_dir: Path | None = None, timeout_s: float = SCAN_S) -> list[str]:
     return found
 
 
-def _run(command: list[str], env: Mapping[str, str], timeout_s: float) -> tuple[int, bytes, bytes]:
-    """Exit code, standard output and standard error. Raises `SetupError` when it takes too long."""
+def run_bounded(command: list[str], env: Mapping[str, str], timeout_s: float) -> tuple[int, bytes, bytes]:
+    """Run something that uses HailoRT; exit code (negative: the signal), standard output and error.
+
+    Raises:
+        SetupError: it took longer than `timeout_s` seconds, and was killed.
+    """
     child = subprocess.Popen(
         command,
         env=env,
@@ -104,9 +108,8 @@ def _run(command: list[str], env: Mapping[str, str], timeout_s: float) -> tuple[
         out, err = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise SetupError(
-            f"HailoRT did not answer within {timeout_s:g} s when asked for its devices: the driver or a "
-            "device hangs. Look at: dmesg | grep -i hailo, then power-cycle the device (sudo poweroff, not "
-            "only a reboot)"
+            f"HailoRT did not answer within {timeout_s:g} s: the driver or a device hangs. Look at: dmesg | "
+            "grep -i hailo, then power-cycle the device (sudo poweroff, not only a reboot)"
         ) from None
     finally:
         if child.poll() is None:

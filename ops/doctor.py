@@ -9,20 +9,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hailo_clip import __version__
-from hailo_clip.ops import doctor_device, doctor_python, doctor_service
-from hailo_clip.ops.doctor_finding import Finding, Level, Machine, problem
-from hailo_clip.shared.config import Config
-from hailo_clip.shared.errors import ModelError
+from hailo_clip.ops import doctor_device, doctor_library, doctor_python, doctor_service
+from hailo_clip.ops.doctor_finding import Finding, Level, Machine, guarded, problem
+from hailo_clip.ops.serve import HAILORT_LOGS
+from hailo_clip.shared.config import Config, state_dir
+from hailo_clip.shared.errors import ModelError, SetupError
 from hailo_clip.shared.models import models_dir, open_model
 
 
-def examine(config: Config, faults: Sequence[str] = (), machine: Machine | None = None) -> Iterator[Finding]:
+def examine(
+    config: Config, faults: Sequence[str] = (), machine: Machine | None = None, *, trial: bool = True
+) -> Iterator[Finding]:
     """Everything, a finding at a time.
 
     Args:
         config: what `serve` would use; defaults where that is not valid.
         faults: what is wrong with the configuration.
         machine: where to look.
+        trial: run the model's golden inputs on the device, unless the service does already.
     """
     here = machine or Machine()
     for fault in faults:
@@ -30,15 +34,29 @@ def examine(config: Config, faults: Sequence[str] = (), machine: Machine | None 
     needed = needs_hailo(config, here)
     yield from doctor_python.python()
     yield from doctor_python.encoders(needed)
-    yield from doctor_device.hardware(here, needed)
+    found: list[Finding] = []
     if importlib.util.find_spec("hailo_platform") is not None:
-        with tempfile.TemporaryDirectory() as logs:
-            yield from doctor_device.library(here, Path(logs))
-    yield from doctor_device.holders(here)
-    yield from doctor_service.model(config)
-    yield from doctor_service.port(config)
+        found = list(doctor_library.library(here, _logs(config)))
+    answers = any(f.topic == "device" and f.level is not Level.PROBLEM for f in found)
+    yield from guarded("bus", doctor_device.hardware(here, needed, answers))
+    yield from found
+    yield from guarded("holder", doctor_device.holders(here))
+    installed = list(guarded("model", doctor_service.model(config)))
+    yield from installed
+    service = list(doctor_service.port(config))
+    if trial and not any(f.level is Level.PROBLEM for f in (*found, *installed)):
+        yield from doctor_library.trial(config, here, _logs(config), running=service[0].topic == "service")
+    yield from service
     yield from doctor_service.directories(config)
     yield from doctor_service.limits(here)
+
+
+def _logs(config: Config) -> Path:
+    """Where HailoRT logs what happens here; a directory for once where there is no state directory."""
+    try:
+        return state_dir(config) / HAILORT_LOGS / "doctor"
+    except SetupError:
+        return Path(tempfile.mkdtemp(prefix="hailo-clip-doctor-"))
 
 
 def needs_hailo(config: Config, machine: Machine) -> bool:
@@ -52,7 +70,7 @@ def needs_hailo(config: Config, machine: Machine) -> bool:
         manifest = open_model(config.model.name, models_dir(config.model.dir))
     except ModelError:
         return False
-    return "hailo" in manifest.backends and "onnx" not in manifest.backends
+    return set(manifest.backends) == {"hailo"}
 
 
 def as_text(findings: Sequence[Finding]) -> str:

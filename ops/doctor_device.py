@@ -1,8 +1,8 @@
-"""Doctor's look at the Hailo devices: bus, driver, device nodes, library, the devices' own words, holders.
+"""Doctor's look at the Hailo devices from outside: bus, driver, device nodes, and who has them open.
 
 Facts from HailoRT's public sources: the driver's module is hailo1x_pci (hailo_pci is for Hailo-8); its
 nodes are /dev/hailo0, from 5.3 on /dev/h1x-0, which its udev rule opens for everybody; Hailo-10H is the
-PCI device 1e60:45c4; library, driver and firmware must be of one version.
+PCI device 1e60:45c4.
 """
 
 from __future__ import annotations
@@ -13,24 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hailo_clip.ops.devices import Device, Found, look
 from hailo_clip.ops.doctor_finding import Finding, Machine, ok, problem, warning
-from hailo_clip.ops.doctor_python import release
-from hailo_clip.shared.errors import SetupError
 
 VENDOR: Final = "0x1e60"
 HAILO_10H: Final = "0x45c4"
-ARCHITECTURE: Final = "HAILO10H"
 MODULE: Final = "hailo1x_pci"
 OLD_MODULE: Final = "hailo_pci"
-ZOO_HAILORT: Final = (5, 2, 0)
-"""The HailoRT that the published HEFs were compiled for."""
-
-HOT: Final = 85.0
-"""Degrees Celsius from which a device may slow down soon."""
-
 INSTALL: Final = "sudo apt install dkms && sudo apt install hailo-h10-all && sudo reboot"
-UPGRADE: Final = "sudo apt update && sudo apt full-upgrade && sudo reboot"
 POWER: Final = "dmesg | grep -i hailo; then sudo poweroff, unplug the power for 10 s and start again"
 _GEN3 = (
     "add dtparam=pciex1_gen=3 to /boot/firmware/config.txt, then: sudo reboot (Raspberry Pi 5; the AI HAT+ 2 "
@@ -51,10 +40,10 @@ def cards(machine: Machine) -> list[Card]:
     """The Hailo devices on the PCI bus, whether or not a driver knows them."""
     found = []
     for place in sorted((machine.sys / "bus" / "pci" / "devices").glob("*")):
-        if _read(place / "vendor") == VENDOR:
-            speed = _read(place / "current_link_speed").split(" ")[0]
+        if read(place / "vendor") == VENDOR:
+            speed = read(place / "current_link_speed").split(" ")[0]
             known = float(speed) if speed.replace(".", "", 1).isdecimal() else None
-            found.append(Card(place.name, _read(place / "device"), known))
+            found.append(Card(place.name, read(place / "device"), known))
     return found
 
 
@@ -63,30 +52,18 @@ def nodes(machine: Machine) -> list[Path]:
     return sorted([*machine.dev.glob("hailo[0-9]*"), *machine.dev.glob("h1x-[0-9]*")])
 
 
-def hardware(machine: Machine, needed: bool) -> Iterator[Finding]:
-    """Bus, driver and device nodes. `needed`: the service is to run on Hailo."""
+def hardware(machine: Machine, needed: bool, answers: bool) -> Iterator[Finding]:
+    """Bus, driver and device nodes. `needed`: the service is to run on Hailo. `answers`: a device does."""
     there = cards(machine)
-    if not there:
+    if not there and answers:
+        yield ok("bus", "the PCI bus can't be seen from here (a container?), but HailoRT finds devices")
+    elif not there:
         yield _absent(needed)
     for card in there:
         yield from _card(card)
     if there or nodes(machine):
         yield from _driver(machine)
         yield from _nodes(machine)
-
-
-def library(machine: Machine, log_dir: Path) -> Iterator[Finding]:
-    """What HailoRT says of itself and of the devices, asked in a process of its own."""
-    try:
-        found = look(identify=True, log_dir=log_dir, environ=machine.environ)
-    except SetupError as e:
-        yield problem("hailort", e.message, f"see {log_dir}/hailort.log; {UPGRADE}")
-        return
-    yield from _versions(found, _read(machine.sys / "module" / MODULE / "version"))
-    if not found.devices:
-        yield problem("device", "HailoRT finds no device", POWER)
-    for device in found.devices:
-        yield from _device(device, found.version)
 
 
 def holders(machine: Machine) -> Iterator[Finding]:
@@ -110,13 +87,10 @@ def holders(machine: Machine) -> Iterator[Finding]:
 
 def _absent(needed: bool) -> Finding:
     text = "there is no Hailo device on the PCI bus"
-    fix = (
-        "power off and seat board and ribbon cable anew, then: lspci -d 1e60:; sudo rpi-eeprom-update -a "
-        "brings the Raspberry Pi's firmware up to date"
-    )
+    fix = "power off, seat board and ribbon cable anew, sudo rpi-eeprom-update -a, then look: lspci -d 1e60:"
     if needed:
         return problem("bus", text, fix)
-    return ok("bus", f"{text}; models run on the CPU")
+    return ok("bus", f"{text}; models run on the CPU", f"if there should be one: {fix}")
 
 
 def _card(card: Card) -> Iterator[Finding]:
@@ -135,7 +109,7 @@ def _card(card: Card) -> Iterator[Finding]:
 def _driver(machine: Machine) -> Iterator[Finding]:
     modules = machine.sys / "module"
     if (modules / MODULE).is_dir():
-        yield ok("driver", f"{MODULE} {_read(modules / MODULE / 'version')}".strip())
+        yield ok("driver", f"{MODULE} {read(modules / MODULE / 'version')}".strip())
     elif (modules / OLD_MODULE).is_dir():
         yield problem(
             "driver",
@@ -167,43 +141,6 @@ def _nodes(machine: Machine) -> Iterator[Finding]:
             )
 
 
-def _versions(found: Found, driver: str) -> Iterator[Finding]:
-    if driver and release(driver)[:3] != release(found.version)[:3]:
-        yield problem(
-            "hailort",
-            f"HailoRT's package is {found.version}, the driver {driver}; they must be of one version",
-            UPGRADE,
-        )
-    elif release(found.version) < ZOO_HAILORT:
-        zoo = ".".join(map(str, ZOO_HAILORT))
-        yield warning(
-            "hailort",
-            f"HailoRT is {found.version}; the published HEFs were compiled for {zoo}, and an older one may "
-            "refuse them or lose the device under load",
-            f"{UPGRADE}; where that brings none, install {zoo} or later from Hailo's Developer Zone",
-        )
-    else:
-        yield ok("hailort", f"HailoRT {found.version} answers")
-
-
-def _device(device: Device, version: str) -> Iterator[Finding]:
-    if device.error:
-        yield problem("device", device.error, POWER)
-        return
-    heat = "" if device.temperature is None else f", {device.temperature:.0f} °C"
-    text = f"{device.id}: {device.architecture}, firmware {device.firmware}{heat}"
-    if device.architecture != ARCHITECTURE:
-        yield problem(
-            "device", f"{text}; HEFs for {ARCHITECTURE} do not run on it", "use --encoder onnx here"
-        )
-    elif release(device.firmware)[:3] != release(version)[:3]:
-        yield problem("device", f"{text}; HailoRT is {version}, they must be of one version", UPGRADE)
-    elif device.temperature is not None and device.temperature >= HOT:
-        yield warning("device", f"{text}: it is hot and may slow down", "mount its heatsink and a fan")
-    else:
-        yield ok("device", text)
-
-
 def _open_files(proc: Path, wanted: set[str]) -> tuple[list[str], int, int]:
     """Who has one of `wanted` open, as "NAME (PID)"; processes of ours that do; those that hide it."""
     held, ours, hidden = [], 0, 0
@@ -216,17 +153,20 @@ def _open_files(proc: Path, wanted: set[str]) -> tuple[list[str], int, int]:
         except OSError:  # it has ended meanwhile
             continue
         if wanted & links:
-            own = "hailo_clip" in _read(process / "cmdline")
+            own = "hailo_clip" in read(process / "cmdline")
             ours += own
-            held += [] if own else [f"{_read(process / 'comm') or '?'} ({process.name})"]
+            held += [] if own else [f"{read(process / 'comm') or '?'} ({process.name})"]
     return held, ours, hidden
 
 
 def _hidden(count: int) -> str:
-    return f" ({count} processes of other users could not be looked at; sudo sees them)" if count else ""
+    return (
+        f" ({count} of other users could not be looked at; sudo fuser -v /dev/hailo* does)" if count else ""
+    )
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """What a small file says, empty when there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,7 +24,7 @@ class Finding:
     Attributes:
         topic: one word: "driver", "model".
         text: what was found.
-        fix: what to type or do about it, empty where nothing is to be done.
+        fix: what to type or do about it, empty where nothing is to be done; a hint where all is well.
     """
 
     level: Level
@@ -38,14 +38,23 @@ class Machine:
     """Where to look: another place for each in tests."""
 
     sys: Path = Path("/sys")
+    lib: tuple[Path, ...] = (Path("/usr/lib"), Path("/usr/local/lib"))
     dev: Path = Path("/dev")
     proc: Path = Path("/proc")
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-def ok(topic: str, text: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, topic, text)
+def guarded(topic: str, look: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings of `look`; what this user may not look at is one of them, and no reason to stop."""
+    try:
+        yield from look
+    except OSError as e:
+        yield warning(topic, f"could not be looked at: {e}", "sudo hailo-clip doctor")
+
+
+def ok(topic: str, text: str, hint: str = "") -> Finding:
+    """All is well; `hint` is for those who expected something else."""
+    return Finding(Level.OK, topic, text, hint)
 
 
 def warning(topic: str, text: str, fix: str) -> Finding:

@@ -43,7 +43,8 @@ def encoders(needs_hailo: bool) -> Iterator[Finding]:
     elif needs_hailo:
         yield problem("hailort", "its Python package hailo_platform is not installed", hailort_fix())
     else:
-        yield ok("hailort", "its Python package is not installed; without a Hailo device it is not needed")
+        text = "its Python package is not installed; without a Hailo device it is not needed"
+        yield ok("hailort", text, f"with one: {hailort_fix()}")
     if there["onnxruntime"]:
         yield ok("onnxruntime", f"version {_version('onnxruntime')}: models run on the CPU too")
     elif needs_hailo or there["hailo_platform"]:
@@ -59,7 +60,9 @@ def encoders(needs_hailo: bool) -> Iterator[Finding]:
 def hailort_fix() -> str:
     """How to get `hailo_platform`; a venv that hides the system's packages is told apart."""
     if hidden_by_venv():
-        return f"sudo apt install python3-h10-hailort; this venv hides the system's packages: {SYSTEM_VENV}"
+        return (
+            f"sudo apt install python3-h10-hailort; this venv hides the system's packages, so: {SYSTEM_VENV}"
+        )
     return "sudo apt install python3-h10-hailort, or install the wheel from Hailo's Developer Zone"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import resource
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hailo_clip.ops.doctor_finding import Finding, Machine, ok, problem, warning
+from hailo_clip.ops.doctor_python import hailort_fix
 from hailo_clip.ops.serve import check_port
 from hailo_clip.ops.supervisor import reachable
 from hailo_clip.shared.canary import load_canary
@@ -42,8 +44,11 @@ def model(config: Config) -> Iterator[Finding]:
     try:
         manifest = open_model(name, directory)
     except ModelError as e:
-        first = e.message.splitlines()[0].removesuffix(". Type one of:")
-        yield problem("model", first, _get(name))
+        first = e.message.splitlines()[0].removesuffix(". Type one of:").partition("; type: ")[0]
+        if name == DEMO and name not in installed(directory):
+            yield warning("model", f"{first}; serve --model {DEMO} fetches it when it starts", _get(name))
+        else:
+            yield problem("model", first, _get(name))
         manifest = None
     if manifest is not None:
         yield from _fit(config, manifest)
@@ -114,7 +119,7 @@ def _fit(config: Config, manifest: Manifest) -> Iterator[Finding]:
         _check_sizes(manifest, encoder)
         golden = load_canary(manifest)
     except ModelError as e:
-        yield problem("model", e.message, _get(name))
+        yield problem("model", e.message, _lacking(config, manifest) or _get(name))
         return
     if encoder not in golden.expected:
         yield problem(
@@ -130,6 +135,17 @@ def _fit(config: Config, manifest: Manifest) -> Iterator[Finding]:
         )
     else:
         yield ok("model", f"{name} is installed for {encoder} (hailo-clip models verify {name} checks it)")
+
+
+def _lacking(config: Config, manifest: Manifest) -> str:
+    """How to get the library that the model's networks need, empty when it is there."""
+    wanted = config.model.encoder
+    encoders = [e for e in manifest.backends if wanted in ("auto", e)]
+    if "hailo" in encoders and importlib.util.find_spec("hailo_platform") is None:
+        return hailort_fix()
+    if "onnx" in encoders and importlib.util.find_spec("onnxruntime") is None:
+        return "pip install 'hailo-clip[onnx]'"
+    return ""
 
 
 def _other(name: str, directory: Path) -> Iterator[Finding]:

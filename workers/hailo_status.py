@@ -116,7 +116,7 @@ ADVICE = (
         HefUnfit,
         (93, 75),
         "the HEF was compiled for another kind of device",
-        "this service needs HEFs for Hailo-10H (hailo10h); type: hailo-clip models pull MODEL",
+        "this service needs HEFs for Hailo-10H (hailo10h); type: hailo-clip models pull MODEL --replace",
     ),
     Advice(
         HefUnfit,
@@ -157,8 +157,9 @@ ADVICE = (
     Advice(
         SetupFault,
         (36,),
-        "the driver refused an operation; often this user may not open /dev/hailo0",
-        "look at: ls -l /dev/hailo*, and at: dmesg | grep -i hailo",
+        "the driver refused an operation: this user may not open the device, or the device was lost",
+        "look at: ls -l /dev/hailo* /dev/h1x*, and at: dmesg | grep -i hailo; a lost device comes back "
+        "when its power was cut (sudo poweroff, not only a reboot)",
     ),
     Advice(
         SetupFault,
@@ -258,6 +259,13 @@ def hailo_error(error: BaseException, doing: str, device_id: str, hef: Path | No
     return advice.error(
         f"{where}: {doing} failed with {name} ({status}): {advice.meaning}. {advice.remedy}", status
     )
+
+
+def split_remedy(message: str) -> tuple[str, str]:
+    """The message of a `HailoError` as what happened and what to do; no remedy where it is another's."""
+    known = (advice.remedy for advice in (*ADVICE, _UNKNOWN))
+    remedy = max((r for r in known if message.endswith(r)), key=len, default="")
+    return message.removesuffix(remedy).rstrip(". "), remedy
 
 
 @contextmanager

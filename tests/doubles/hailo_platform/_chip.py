@@ -22,13 +22,14 @@ UNIQUE_WAIT_S = 5.0
 class Faults(dict[str, Any]):
     """What goes wrong on a device.
 
-    scan, create, configure, run_async: a status number that this call raises.
+    scan, identify, create, configure, run_async: a status number that this call raises.
     create_gil_s, configure_gil_s, release_gil_s: seconds that it holds the GIL.
     infer: a status number that completions carry; the outputs are garbage.
     infer_after, run_async_after, hang_after: how many batches of a process go well before the fault.
     hang_s: seconds before the device touches a batch; 1e9 for never. Then it writes garbage and succeeds.
     nan: outputs are not numbers. crash: the process dies by SIGKILL in the middle of a batch.
     slow: factor on device times. queue: frames a model can queue. arch: what the device is.
+    firmware: its version. heat: degrees Celsius, None where it does not tell.
     """
 
 

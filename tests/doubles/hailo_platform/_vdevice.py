@@ -144,14 +144,23 @@ class Device:
 
     @property
     def control(self) -> Any:
-        arch = faults(self.device_id).get("arch", "hailo10h").upper()
-        identity = SimpleNamespace(
-            device_architecture=SimpleNamespace(name=arch),
-            firmware_version="5.2.0 (release,app)",
+        return SimpleNamespace(identify=self._identify, get_chip_temperature=self._temperature)
+
+    def _identify(self) -> Any:
+        told = faults(self.device_id)
+        if "identify" in told:
+            raise fail(told["identify"])
+        return SimpleNamespace(
+            device_architecture=SimpleNamespace(name=told.get("arch", "hailo10h").upper()),
+            firmware_version=f"{told.get('firmware', '5.2.0')} (release,app)",
             serial_number="HLDOUBLE000001",
         )
-        heat = SimpleNamespace(ts0_temperature=41.5, ts1_temperature=41.9)
-        return SimpleNamespace(identify=lambda: identity, get_chip_temperature=lambda: heat)
+
+    def _temperature(self) -> Any:
+        heat = faults(self.device_id).get("heat", 41.5)
+        if heat is None:
+            raise fail(7)
+        return SimpleNamespace(ts0_temperature=heat, ts1_temperature=heat + 0.4)
 
 
 def _opened(params: VDeviceParams) -> Chip:
