@@ -147,7 +147,7 @@ class _Outlet:
         """Answer with `error`, unless the answer has begun."""
         if self._call.code:
             return
-        body = problem_body(error.message)
+        body = problem_body(error, self._call.path)
         headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
         if isinstance(error, Unauthorized):
             headers.append((b"www-authenticate", CHALLENGE.encode()))

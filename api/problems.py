@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: always JSON, ``{"error": "<what was wrong, in words>"}``."""
+"""Errors as HTTP answers: JSON, ``{"error": "<what was wrong>"}`` everywhere but on OpenAI's endpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import falcon
 import falcon.asgi
 import orjson
 
+from hailo_clip.api import openai_errors
 from hailo_clip.api.call import call_of
 from hailo_clip.shared.errors import ClientError, HailoClipError, ServiceError
 
@@ -19,9 +20,16 @@ JSON = "application/json"
 Params = dict[str, Any]
 
 
-def problem_body(message: str) -> bytes:
-    """The JSON body of an error."""
-    return orjson.dumps({"error": message})
+def problem_body(error: HailoClipError, path: str) -> bytes:
+    """The JSON body of `error`, in the shape that clients of `path` know."""
+    openai = path in openai_errors.PATHS
+    return orjson.dumps(openai_errors.openai_error(error) if openai else {"error": error.message})
+
+
+def _plain_body(message: str, status: int, path: str) -> bytes:
+    """The JSON body of an error that is none of ours."""
+    openai = path in openai_errors.PATHS
+    return orjson.dumps(openai_errors.openai_shape(message, status) if openai else {"error": message})
 
 
 def retry_after(error: HailoClipError) -> str | None:
@@ -45,7 +53,7 @@ async def _on_ours(
         await _on_unexpected(req, resp, error, params)
         return
     resp.status = error.http_status
-    resp.content_type, resp.data = JSON, problem_body(error.message)
+    resp.content_type, resp.data = JSON, problem_body(error, req.path)
     after = retry_after(error)
     if after is not None:
         resp.set_header("Retry-After", after)
@@ -59,7 +67,7 @@ async def _on_falcon(
     resp.status = error.status
     if error.headers is not None:
         resp.set_headers(error.headers)
-    resp.content_type, resp.data = JSON, problem_body(_words(req, error))
+    resp.content_type, resp.data = JSON, _plain_body(_words(req, error), error.status_code, req.path)
 
 
 async def _on_unexpected(
@@ -68,7 +76,7 @@ async def _on_unexpected(
     trace = call_of(req.scope).request_id
     log.error("a request failed unexpectedly", extra={"trace": trace}, exc_info=error)
     resp.status = falcon.HTTP_500
-    resp.content_type, resp.data = JSON, problem_body(f"Internal error, request id {trace}")
+    resp.content_type, resp.data = JSON, _plain_body(f"Internal error, request id {trace}", 500, req.path)
 
 
 def _words(req: falcon.asgi.Request, error: falcon.HTTPError) -> str:

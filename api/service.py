@@ -25,6 +25,9 @@ from hailo_clip.shared.messages import Buffer, Kind
 
 Faults = tuple[HailoClipError | None, ...]
 
+TOKEN_BYTES = 4
+"""Of a token id on the wire, see messages.py."""
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -33,12 +36,14 @@ class Embedded:
     Attributes:
         images: float32 ``[i, D]``. texts: float32 ``[t, D]``. The row of an item that failed is zero.
         image_faults: one entry an image: None, or why it has no embedding. text_faults: the same of texts.
+        tokens: of all texts as the model takes them, cut to its length, start and end token included.
     """
 
     images: Embeddings
     texts: Embeddings
     image_faults: Faults
     text_faults: Faults
+    tokens: int = 0
 
     def whole(self) -> Embedded:
         """These embeddings, if no item failed. Raises the first error otherwise."""
@@ -144,7 +149,9 @@ class Service:
         for i, fault in zip(good, faults, strict=False):
             image_faults[i] = fault
         order = [place[i] for i in ids]
-        return Embedded(image_rows, rows[order], tuple(image_faults), tuple(faults[i] for i in order))
+        text_faults = tuple(faults[i] for i in order)
+        tokens = sum(map(len, ids)) // TOKEN_BYTES
+        return Embedded(image_rows, rows[order], tuple(image_faults), text_faults, tokens)
 
     async def _body(self, req: falcon.asgi.Request, call: Call, files: bool) -> tuple[MediaKind, bytes]:
         """The body's kind and bytes, when nothing known before it forbids to read it."""
