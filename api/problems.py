@@ -26,7 +26,7 @@ def problem_body(error: HailoClipError, path: str) -> bytes:
     return orjson.dumps(openai_errors.openai_error(error) if openai else {"error": error.message})
 
 
-def _plain_body(message: str, status: int, path: str) -> bytes:
+def plain_body(message: str, status: int, path: str = "") -> bytes:
     """The JSON body of an error that is none of ours."""
     openai = path in openai_errors.PATHS
     return orjson.dumps(openai_errors.openai_shape(message, status) if openai else {"error": message})
@@ -67,7 +67,7 @@ async def _on_falcon(
     resp.status = error.status
     if error.headers is not None:
         resp.set_headers(error.headers)
-    resp.content_type, resp.data = JSON, _plain_body(_words(req, error), error.status_code, req.path)
+    resp.content_type, resp.data = JSON, plain_body(_words(req, error), error.status_code, req.path)
 
 
 async def _on_unexpected(
@@ -76,7 +76,7 @@ async def _on_unexpected(
     trace = call_of(req.scope).request_id
     log.error("a request failed unexpectedly", extra={"trace": trace}, exc_info=error)
     resp.status = falcon.HTTP_500
-    resp.content_type, resp.data = JSON, _plain_body(f"Internal error, request id {trace}", 500, req.path)
+    resp.content_type, resp.data = JSON, plain_body(f"Internal error, request id {trace}", 500, req.path)
 
 
 def _words(req: falcon.asgi.Request, error: falcon.HTTPError) -> str:

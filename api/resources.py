@@ -12,6 +12,7 @@ from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import call_of
 from hailo_clip.api.classifier import Classifier, Compared
 from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
+from hailo_clip.api.openai_resource import EmbeddingsResource
 from hailo_clip.api.ranking import cosine_scores, ranked, softmax_scores
 from hailo_clip.api.respond import Request, Response, answer_json
 from hailo_clip.api.service import Faults, Service
@@ -26,6 +27,7 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     app.add_route("/v1/classify", ClassifyResource(service))
     app.add_route("/v1/embed/image", EmbedImageResource(service))
     app.add_route("/v1/embed/text", EmbedTextResource(service))
+    app.add_route("/v1/embeddings", EmbeddingsResource(service))
 
 
 class ClassifyResource:
