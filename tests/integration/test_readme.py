@@ -47,6 +47,19 @@ def test_the_curl_example(service: RunningService):
     assert printed.keys() == expected.keys()
 
 
+def test_images_as_files_and_in_forms(service: RunningService):
+    block = re.search(r"```console\n(\$ curl -s --data-binary.*?)```", README, re.S)
+    assert block
+    examples = re.findall(r"^\$ (curl .*?)\n(\{.*?\})$", block[1], re.S | re.M)
+    assert len(examples) == 2
+    for command, shown in examples:
+        printed = json.loads(run(["bash", "-c", command.replace("http://localhost:5000", service.url)]))
+        for ours, theirs in zip(
+            printed["classifications"], json.loads(shown)["classifications"], strict=True
+        ):
+            assert ours == {**theirs, "score": pytest.approx(theirs["score"], abs=0.002)}
+
+
 def test_the_python_example(service: RunningService):
     block = re.search(r"```python\n(.*?)```", README, re.S)
     assert block
