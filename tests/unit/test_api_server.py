@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.doubles.api_server import Served, serving, start
 from tests.doubles.frontend import configured, until
-from tests.doubles.served import Served, serving, start
 
 MIB = 1 << 20
 
