@@ -3,7 +3,8 @@
 An item gets at most two runs. When a batch dies or fails with it, its items run again alone, so that on
 the second failure the culprit is known: only it fails (500) and goes into quarantine, with what waits of
 the same input; its batchmates answer. Batches that were staged behind it never ran: they come back as
-they were, a few times at most.
+they were, a few times at most. A worker that says that its device was lost accuses no item: what it had
+waits for another worker, or for the device, until its deadline.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ class Recovery:
         self._lost: dict[int, float] = {}
         self.last_loss = ""
 
-    def lose(self, now: float, worker: Worker, event: WorkerEvent, why: str) -> None:
-        """`worker` is gone: fence it, and send what it had in flight again."""
+    def lose(
+        self, now: float, worker: Worker, event: WorkerEvent, why: str, *, blameless: bool = False
+    ) -> None:
+        """`worker` is gone: fence it, and send what it had again, uncounted when that is `blameless`."""
         orderly = worker.state is WorkerState.STOPPING or event is WorkerEvent.LEFT
         runs = self._pool.remove(now, worker, event)
         if event in _FENCED:
@@ -70,7 +73,10 @@ class Recovery:
         for position, run in enumerate(runs):
             # A batch whose turn came with the very event that ended its worker has not run.
             begun = run.running_since is not None and run.running_since < now
-            again += self._lost_batch(now, worker, run, running=position == 0 and begun)
+            if blameless:
+                again += self._unharmed(run)
+            else:
+                again += self._lost_batch(now, worker, run, running=position == 0 and begun)
         self._dispatcher.again(again)
 
     def failed_items(
@@ -100,6 +106,12 @@ class Recovery:
             fields["batches"] = [run.id for run in runs]
             fields["items"] = sum(len(run.jobs) for run in runs)
         self._outbox.append(Note(level, text, fields))
+
+    def _unharmed(self, run: BatchRun) -> list[Job]:
+        """The items of `run` that are to be sent again, as if they had not been sent."""
+        again = [job for job in run.jobs if self._ledger.retry(job)]
+        self._metrics.count("retries_total", "lost", by=len(again))
+        return again
 
     def _lost_batch(self, now: float, worker: Worker, run: BatchRun, running: bool) -> list[Job]:
         """The items of `run` that are to be sent again."""

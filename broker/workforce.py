@@ -17,7 +17,7 @@ from hailo_clip.shared import messages as m
 from hailo_clip.shared.metrics import Metrics
 
 FAULTY_IN_A_ROW = 3
-_NORM_TOLERANCE = 1e-2
+_SHORTEST, _LONGEST = 0.99, 1.01  # the square of an embedding's length
 
 
 class Workforce:
@@ -80,7 +80,8 @@ class Workforce:
             case m.Bye():
                 self._recovery.lose(now, worker, WorkerEvent.LEFT, "left")
             case m.Failed():
-                self._recovery.lose(now, worker, WorkerEvent.FAILED, message.reason)
+                blameless = message.device_lost
+                self._recovery.lose(now, worker, WorkerEvent.FAILED, message.reason, blameless=blameless)
 
     def _hello(self, now: float, peer: bytes, hello: m.Hello) -> None:
         welcome = m.Welcome(self._policy.broker_epoch, hello.epoch, self._policy.heartbeat_s)
@@ -242,6 +243,6 @@ def _rows(result: m.Result, items: int, dimension: int) -> list[m.Buffer] | None
         return None
     data = bytes(result.frames[0])
     rows = np.frombuffer(data, np.float32).reshape(count, dimension)
-    if not (np.abs(np.einsum("ij,ij->i", rows, rows) - 1) < _NORM_TOLERANCE).all():
-        return None
+    if not all(_SHORTEST < square < _LONGEST for square in np.einsum("ij,ij->i", rows, rows).tolist()):
+        return None  # NaN and infinity are not between them either
     return [data[i * size : (i + 1) * size] for i in range(count)] if count > 1 else [data]

@@ -136,7 +136,7 @@ _SPECS: dict[int, _Spec] = {
         _none,
     ),
     22: (m.Ready, (_is_str, _is_number), _none),
-    23: (m.Failed, (_is_str, _is_long_str), _none),
+    23: (m.Failed, (_is_str, _is_long_str, _is_bool), _none),
     24: (m.Beat, (_is_str,), _none),
     25: (m.Result, (_is_str, _is_id, _is_seconds, _is_errors), _embeddings),
     26: (m.Bye, (_is_str,), _none),

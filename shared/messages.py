@@ -198,10 +198,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The worker can't serve and will exit; `reason` is for operators and /health."""
+    """The worker can't serve and will exit; `reason` is for operators and /health.
+
+    `device_lost`: its device or the way to it failed, whatever it was given: no item is to blame.
+    """
 
     epoch: str
     reason: str
+    device_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

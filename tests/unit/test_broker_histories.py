@@ -238,7 +238,9 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self._registered())
     @rule(
         pick=st.integers(0, 9),
-        what=st.sampled_from(["ready", "beat", "hello", "leave", "bye", "failed", "odd result"]),
+        what=st.sampled_from(
+            ["ready", "beat", "hello", "leave", "bye", "failed", "device lost", "odd result"]
+        ),
     )
     def worker_says(self, pick: int, what: str) -> None:
         worker = self._pick(self._registered(), pick)
@@ -249,11 +251,12 @@ class Histories(RuleBasedStateMachine):
             "leave": m.Leave(worker.epoch),
             "bye": m.Bye(worker.epoch),
             "failed": m.Failed(worker.epoch, "out of memory"),
+            "device lost": m.Failed(worker.epoch, "it does not answer", device_lost=True),
             "odd result": m.Result(worker.epoch, 10**9, 0.1, (), wrong_frames("off", 1)),
         }
         self.world.tell(worker, said[what])
         if worker.peer not in self.world.unroutable:
-            assert self.world.registered(worker) == (what not in ("bye", "failed"))
+            assert self.world.registered(worker) == (what not in ("bye", "failed", "device lost"))
 
     @precondition(lambda self: self._busy())
     @rule(pick=st.integers(0, 9), times=st.integers(1, 4), device_s=st.sampled_from([0.0, 0.01, 0.2, 1e6]))

@@ -63,6 +63,8 @@ def lose(world: World, worker: PaperWorker, how: str) -> None:
             world.live(3.5)
         case "failed":
             world.tell(worker, m.Failed(worker.epoch, "device gone"))
+        case "device lost":
+            world.tell(worker, m.Failed(worker.epoch, "no answer", device_lost=True))
         case "left with work":
             world.tell(worker, m.Bye(worker.epoch))
         case "superseded":
@@ -79,9 +81,10 @@ def lose(world: World, worker: PaperWorker, how: str) -> None:
 # Losing a worker
 
 
-@pytest.mark.parametrize(
-    "how", ["unreachable", "silent", "failed", "left with work", "superseded", "registered anew", "faulty"]
-)
+WAYS = ["unreachable", "silent", "failed", "device lost", "left with work", "superseded"]
+
+
+@pytest.mark.parametrize("how", [*WAYS, "registered anew", "faulty"])
 def test_whatever_becomes_of_a_worker_its_items_are_answered_by_another(how):
     world, worker, keys = one_batch()
     lose(world, worker, how)
@@ -104,7 +107,7 @@ def test_who_may_still_be_alive_is_fenced(how, final):
     assert (worker.hello.pid in world.scheduler.recovery.lost_pids(world.now)) == (how != "superseded")
 
 
-@pytest.mark.parametrize("how", ["unreachable", "failed", "left with work"])
+@pytest.mark.parametrize("how", ["unreachable", "failed", "device lost", "left with work"])
 def test_who_is_gone_is_not(how):
     world, worker, _ = one_batch()
     lose(world, worker, how)
@@ -121,6 +124,29 @@ def test_a_lost_process_id_is_forgotten_when_it_registers_or_after_a_minute():
     lose(world, worker, "silent")
     assert world.scheduler.recovery.lost_pids(world.now + 59.0) == [worker.hello.pid]
     assert world.scheduler.recovery.lost_pids(world.now + 60.5) == []
+
+
+def test_a_lost_device_accuses_no_item():
+    world, worker, keys = one_batch(2)
+    for again in range(8):  # far more often than a batch may kill its worker
+        world.after(0.01)
+        lose(world, worker, "device lost")
+        worker = world.worker(f"again {again}")
+        assert [len(b.frames) for b in worker.batches] == [2]  # together, for there is no culprit to find
+    assert all(world.unanswered(key) for key in keys)
+    world.answer(worker)
+    for key in keys:
+        world.reply(key)
+    assert len(world.scheduler.quarantine) == 0
+    assert world.metric("retries_total", "lost") == 16
+
+
+def test_what_waits_for_a_lost_device_waits_until_its_deadline():
+    world, worker, keys = one_batch(1)
+    lose(world, worker, "device lost")
+    assert world.scheduler.health(world.now) == ("unhealthy", "worker w0: no answer")
+    world.live(60.0)
+    assert [world.refused(key)[0] for key in keys] == ["deadline_exceeded"]
 
 
 def test_the_running_batch_is_split_the_staged_one_comes_back_whole():

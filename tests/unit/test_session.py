@@ -274,7 +274,8 @@ def test_a_final_fence_ends_it():
 def test_a_broken_encoder_is_reported_and_ends_it(state, code):
     rig = state()
     rig.session.failed("no device", code)
-    assert rig.did() == [Say(m.Failed(rig.epoch, "no device")), Exit(code, "no device")]
+    said = m.Failed(rig.epoch, "no device", device_lost=code is ExitCode.HELD)
+    assert rig.did() == [Say(said), Exit(code, "no device")]
 
 
 # The canary
