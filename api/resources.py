@@ -12,6 +12,8 @@ from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import call_of
 from hailo_clip.api.classifier import Classifier, Compared
 from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
+from hailo_clip.api.metrics_resource import MetricsResource
+from hailo_clip.api.models_resource import ModelsResource
 from hailo_clip.api.openai_resource import EmbeddingsResource
 from hailo_clip.api.ranking import cosine_scores, ranked, softmax_scores
 from hailo_clip.api.respond import Request, Response, answer_json
@@ -24,6 +26,10 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     app.add_route("/health", HealthResource(service))
     app.add_route("/livez", LiveResource())
     app.add_route("/readyz", ReadyResource(service))
+    app.add_route("/metrics", MetricsResource(service))
+    models = ModelsResource(service)
+    app.add_route("/v1/models", models)
+    app.add_route("/v1/models/{name}", models, suffix="one")
     app.add_route("/v1/classify", ClassifyResource(service))
     app.add_route("/v1/embed/image", EmbedImageResource(service))
     app.add_route("/v1/embed/text", EmbedTextResource(service))

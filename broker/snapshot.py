@@ -77,8 +77,12 @@ def _gauges(s: Scheduler, now: float) -> list[list[Any]]:
     gauges: list[list[Any]] = [
         ["up", [], 1],
         ["ready", [], int(s.health(now)[0] == "ready")],
+        ["model_info", [s.policy.model, s.policy.encoder, s.policy.fingerprint], 1],
+        ["uptime_seconds", [], now - s.started],
         ["queue_depth", [], s.ledger.waiting],
+        ["queue_limit", [], s.policy.max_depth],
         ["queue_bytes", [], s.ledger.waiting_bytes],
+        ["queue_limit_bytes", [], s.policy.max_bytes],
         ["in_flight", [], len(s.ledger.requests)],
         ["tenants_waiting", [], len(s.ledger.tenants)],
         ["devices", [], len(ready_devices)],

@@ -7,13 +7,14 @@ The broker owns the one `Metrics` of a service and sends it in its status; front
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
 PREFIX = "hailo_clip_"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "requests_total": (("endpoint", "code"), "HTTP requests answered"),
@@ -43,8 +44,12 @@ HISTOGRAMS: dict[str, tuple[tuple[str, ...], tuple[float, ...], str]] = {
 GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "up": ((), "1 while the broker answers"),
     "ready": ((), "1 while a worker whose canary passed can take work"),
+    "model_info": (("model", "encoder", "fingerprint"), "1; what is served"),
+    "uptime_seconds": ((), "Seconds since the broker started"),
     "queue_depth": ((), "Requests waiting to be dispatched"),
+    "queue_limit": ((), "Requests that may wait"),
     "queue_bytes": ((), "Payload bytes of the waiting requests"),
+    "queue_limit_bytes": ((), "Payload bytes that may wait"),
     "in_flight": ((), "Accepted requests without an answer"),
     "tenants_waiting": ((), "Tenants with waiting requests"),
     "workers": (("state",), "Registered workers by state"),
@@ -104,14 +109,28 @@ def render(snapshot: Mapping[str, Any], gauges: Iterable[tuple[str, Labels, floa
         if name in HISTOGRAMS:
             samples.setdefault(name, []).extend(_histogram(name, labels, cells))
     for name, labels, value in gauges:
-        samples.setdefault(name, []).append(_sample(name, GAUGES[name][0], labels, value))
+        if name in GAUGES:
+            samples.setdefault(name, []).append(_sample(name, GAUGES[name][0], labels, value))
     lines: list[str] = []
+    for name, kind, _, text in _contract():
+        if name in samples:
+            lines += [f"# HELP {PREFIX}{name} {text}", f"# TYPE {PREFIX}{name} {kind}", *samples[name]]
+    return "\n".join(lines) + "\n"
+
+
+def reference() -> str:
+    """A Markdown table of all metrics."""
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for name, kind, labels, text in _contract():
+        rows.append(f"| `{PREFIX}{name}` | {kind} | {', '.join(labels) or '-'} | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _contract() -> Iterator[tuple[str, str, Labels, str]]:
+    """Name, type, labels and meaning of every metric."""
     for kind, table in (("counter", COUNTERS), ("histogram", HISTOGRAMS), ("gauge", GAUGES)):
         for name, spec in table.items():
-            if name in samples:
-                lines += [f"# HELP {PREFIX}{name} {spec[-1]}", f"# TYPE {PREFIX}{name} {kind}"]
-                lines += samples[name]
-    return "\n".join(lines) + "\n"
+            yield name, kind, spec[0], spec[-1]
 
 
 def _histogram(name: str, labels: Iterable[str], cells: list[float]) -> list[str]:
