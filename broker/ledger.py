@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterator
 
 from hailo_clip.broker.fairqueue import FairQueue
 from hailo_clip.broker.promptcache import PromptCache
@@ -16,17 +15,23 @@ from hailo_clip.broker.states import JobEvent, JobState, RequestEvent, RequestSt
 from hailo_clip.broker.tenants import Tenants
 from hailo_clip.broker.work import Action, Job, Note, Request, RequestKey, Send
 from hailo_clip.shared.errors import DeadlineExceeded, QueueFull
-from hailo_clip.shared.messages import Buffer, Kind, Refused, Reply, WireError
+from hailo_clip.shared.messages import Buffer, Kind, Refused, WireError
 from hailo_clip.shared.metrics import Metrics
 
 _COMPACT_ABOVE = 64
+_LABELS = tuple(kind.name.lower() for kind in Kind)  # of the metrics, by kind
 
 
 class Ledger:
     """See the module docstring."""
 
     def __init__(
-        self, queue: FairQueue[Job], cache: PromptCache, metrics: Metrics, outbox: list[Action]
+        self,
+        queue: FairQueue[Job],
+        cache: PromptCache,
+        metrics: Metrics,
+        outbox: list[Action],
+        note_endings: bool = False,
     ) -> None:
         self.queue = queue
         self.cache = cache
@@ -37,6 +42,7 @@ class Ledger:
         self.tenants = Tenants(queue.tail)
         self.waiting_jobs = {Kind.IMAGE: 0, Kind.TEXT: 0}
         self._deadlines: list[tuple[float, RequestKey]] = []
+        self._note_endings = note_endings
 
     @property
     def waiting(self) -> int:
@@ -124,7 +130,7 @@ class Ledger:
             if self.cache.max_entries:
                 embedding = bytes(embedding)
                 self.cache.put(job.key, embedding)
-        self.metrics.count("items_total", job.kind.name.lower(), "done")
+        self.metrics.count("items_total", _LABELS[job.kind], "done")
         self._settle(now, job, embedding, None, device_s)
 
     def twins(self, job: Job) -> list[Job]:
@@ -147,7 +153,7 @@ class Ledger:
                 self._not_awaited(now, job)
         job.advance(JobEvent.SPOIL)
         self._land(job)
-        self.metrics.count("items_total", job.kind.name.lower(), "failed")
+        self.metrics.count("items_total", _LABELS[job.kind], "failed")
         self._settle(now, job, None, error, 0.0)
 
     def retry(self, job: Job) -> bool:
@@ -187,9 +193,9 @@ class Ledger:
         """When `expire` has something to do, at the earliest."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    def of_frontend(self, frontend: bytes) -> Iterator[RequestKey]:
+    def of_frontend(self, frontend: bytes) -> list[RequestKey]:
         """The requests of one frontend."""
-        return iter([key for key in self.requests if key[0] == frontend])
+        return [key for key in self.requests if key[0] == frontend]
 
     def _all_dispatched(self, now: float, request: Request) -> None:
         request.advance(RequestEvent.DISPATCHED)
@@ -227,14 +233,16 @@ class Ledger:
         del self.requests[request.key]
         self.tenants.discard(request)
         self._detach(request)
-        self.metrics.count("finished_total", request.state.value)
-        fields: dict[str, object] = {"trace": request.trace, "outcome": request.state.value}
-        self.outbox.append(Note(logging.DEBUG, "request ended", fields))
+        outcome = request.state.value
+        self.metrics.count("finished_total", outcome)
+        if self._note_endings:
+            fields: dict[str, object] = {"trace": request.trace, "outcome": outcome}
+            self.outbox.append(Note(logging.DEBUG, "request ended", fields))
         frontend, number = request.key
         if refusal is not None:
             self.outbox.append(Send("frontend", frontend, Refused(number, refusal)))
         elif event is not RequestEvent.CANCEL:
-            self.outbox.append(Send("frontend", frontend, _reply(number, request)))
+            self.outbox.append(Send("frontend", frontend, request.reply()))
 
     def _detach(self, request: Request) -> None:
         """Stop waiting for jobs; those that nobody else waits for leave the queue."""
@@ -277,7 +285,8 @@ class Ledger:
         open_states = (RequestState.WAITING, RequestState.RUNNING)
         for request in self.requests.values():
             assert request.state in open_states
-            settled = sum(r is not None or e is not None for r, e in self._items(request))
+            items = zip(request.results, request.errors, strict=True)
+            settled = sum(r is not None or e is not None for r, e in items)
             assert request.unsettled == len(request.results) - settled > 0
             assert (request.undispatched > 0) == (request.state is RequestState.WAITING)
             assert all(any(r is request for r, _ in j.waiters) for j in request.jobs if j.waiters)
@@ -288,13 +297,3 @@ class Ledger:
         assert self.metrics.value("accepted_total") == ended + len(self.requests)
         self.tenants.check_invariants()
         self.queue.check_invariants()
-
-    def _items(self, request: Request) -> Iterator[tuple[Buffer | None, WireError | None]]:
-        return zip(request.results, request.errors, strict=True)
-
-
-def _reply(number: int, request: Request) -> Reply:
-    held = [r for r in request.results if r is not None]
-    frames = (held[0] if len(held) == 1 else b"".join(held),) if held else ()
-    errors = tuple(request.errors)
-    return Reply(number, errors, request.queue_s, request.device_s, request.cached, frames)

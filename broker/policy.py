@@ -25,6 +25,7 @@ class Policy:
         overdue_factor, overdue_min_s, overdue_max_s: a batch may take factor times its estimate, within
             these bounds, before its worker counts as hung.
         starting_s: how long after start "no worker yet" is called starting.
+        note_endings: log how each request ended.
     """
 
     broker_epoch: str
@@ -49,6 +50,7 @@ class Policy:
     overdue_min_s: float = 5.0
     overdue_max_s: float = 60.0
     starting_s: float = 10.0
+    note_endings: bool = False
 
 
 def policy_from(config: Config, manifest: Manifest, encoder: str, broker_epoch: str) -> Policy:
@@ -65,4 +67,5 @@ def policy_from(config: Config, manifest: Manifest, encoder: str, broker_epoch: 
         max_bytes=int(config.queue.max_bytes_mib * (1 << 20)),
         max_batch=config.workers.max_batch,
         cache_entries=config.cache.max_entries,
+        note_endings=config.log.level == "debug",
     )

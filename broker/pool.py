@@ -255,9 +255,10 @@ class Pool:
 
     def any_ready(self, now: float) -> bool:
         """True when some worker can take work: canary passed, not suspended."""
-        return any(
-            w.state is WorkerState.READY and now >= w.breaker.suspended_until for w in self.workers.values()
-        )
+        for w in self.workers.values():  # for each request: a loop is faster than any() of a generator
+            if w.state is WorkerState.READY and now >= w.breaker.suspended_until:
+                return True
+        return False
 
     def ready(self, now: float) -> list[Worker]:
         """Workers that can take work: canary passed, not suspended."""

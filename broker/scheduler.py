@@ -43,7 +43,7 @@ class Scheduler:
         self.quarantine = Quarantine(policy.quarantine_s)
         self.outbox: list[Action] = []
         queue: FairQueue[Job] = FairQueue(self.costs.item)
-        self.ledger = Ledger(queue, self.cache, self.metrics, self.outbox)
+        self.ledger = Ledger(queue, self.cache, self.metrics, self.outbox, policy.note_endings)
         self.admission = Admission(policy, self.ledger, self.pool, self.costs, self.quarantine)
         self.dispatcher = Dispatcher(policy, self.ledger, self.pool, self.costs, self.metrics, self.outbox)
         self.recovery = Recovery(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hailo_clip.broker.fairqueue import Entry
 from hailo_clip.broker.states import JOB, REQUEST, JobEvent, JobState, RequestEvent, RequestState, step
-from hailo_clip.shared.messages import Buffer, Kind, Message, WireError
+from hailo_clip.shared.messages import Buffer, Kind, Message, Reply, WireError
 
 RequestKey = tuple[bytes, int]  # (frontend's routing id, request id)
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """An action: give `message` to `peer` on the "frontend" or "backend" socket."""
 
     plane: str
@@ -21,8 +21,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """An action: write a log line."""
 
     level: int
@@ -67,6 +66,12 @@ class Request:
     def advance(self, event: RequestEvent) -> None:
         """Move to the next state. Raises `IllegalTransition`."""
         self.state = step(REQUEST, self.state, event)
+
+    def reply(self) -> Reply:
+        """The answer, once every item has its outcome."""
+        held = [r for r in self.results if r is not None]
+        frames = (held[0] if len(held) == 1 else b"".join(held),) if held else ()
+        return Reply(self.key[1], tuple(self.errors), self.queue_s, self.device_s, self.cached, frames)
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 
@@ -49,11 +49,11 @@ def _is_number(v: Any) -> bool:
 
 
 def _is_seconds(v: Any) -> bool:
-    return _is_number(v) and v >= 0
+    return type(v) in (int, float) and 0 <= v < math.inf
 
 
 def _is_weight(v: Any) -> bool:
-    return _is_number(v) and 1e-6 <= v <= 1e6
+    return type(v) in (int, float) and 1e-6 <= v <= 1e6
 
 
 def _is_kind(v: Any) -> bool:
@@ -168,9 +168,9 @@ _FRAMED = frozenset(cls for cls in _NUMBER if any(f.name == "frames" for f in da
 
 def encode(message: Message) -> list[Buffer]:
     """The frames of `message`: header, then its payload frames as they are."""
-    cls = type(message)
+    cls, framed = type(message), message  # type: type[Any], Any
     header = msgpack.packb((VERSION, _NUMBER[cls], *_GETTERS[cls](message)))
-    return [header, *cast(Any, message).frames] if cls in _FRAMED else [header]
+    return [header, *framed.frames] if cls in _FRAMED else [header]
 
 
 def _decode(frames: Sequence[Buffer], allowed: frozenset[int]) -> Any:
@@ -212,19 +212,23 @@ _TO_WORKER = frozenset((31, 32, 33, 34, 35, 36))
 
 def decode_from_frontend(frames: Sequence[Buffer]) -> FromFrontend:
     """What a frontend or operator sent. Raises `ProtocolError`."""
-    return cast(FromFrontend, _decode(frames, _FROM_FRONTEND))
+    message: FromFrontend = _decode(frames, _FROM_FRONTEND)
+    return message
 
 
 def decode_to_frontend(frames: Sequence[Buffer]) -> ToFrontend:
     """What the broker sent to a frontend. Raises `ProtocolError`."""
-    return cast(ToFrontend, _decode(frames, _TO_FRONTEND))
+    message: ToFrontend = _decode(frames, _TO_FRONTEND)
+    return message
 
 
 def decode_from_worker(frames: Sequence[Buffer]) -> FromWorker:
     """What a worker sent. Raises `ProtocolError`."""
-    return cast(FromWorker, _decode(frames, _FROM_WORKER))
+    message: FromWorker = _decode(frames, _FROM_WORKER)
+    return message
 
 
 def decode_to_worker(frames: Sequence[Buffer]) -> ToWorker:
     """What the broker sent to a worker. Raises `ProtocolError`."""
-    return cast(ToWorker, _decode(frames, _TO_WORKER))
+    message: ToWorker = _decode(frames, _TO_WORKER)
+    return message
