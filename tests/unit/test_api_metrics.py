@@ -100,7 +100,7 @@ def test_every_metric_is_read_as_what_it_is() -> None:
     assert all(name.endswith("_total") for name in COUNTERS)  # Prometheus' rule for counters
 
 
-DOWN = {
+DOWN: Families = {
     "hailo_clip_up": ("gauge", "1 while the broker answers", [("hailo_clip_up", {}, 0.0)]),
     "hailo_clip_ready": (
         "gauge",
