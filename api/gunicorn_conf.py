@@ -7,10 +7,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from hailo_clip.api.guard import GuardedWorker
 from hailo_clip.shared.config import Config
 
 KEEPALIVE_S = 5
-"""Idle connections are closed after this long; it is also what they can delay a shutdown by."""
+"""Connections are closed that have waited for their next request for this long."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (only gunicorn's own unlinked heartbeat files go there)
 
@@ -22,7 +23,9 @@ def settings(config: Config) -> dict[str, Any]:
     return {
         "bind": f"{host}:{server.port}",
         "workers": server.processes,
-        "worker_class": "asgi",
+        "worker_class": GuardedWorker,
+        "worker_connections": server.max_connections,
+        "http_parser": "python",  # what is tested, whatever else is installed
         "asgi_loop": "uvloop",
         "asgi_lifespan": "on",  # without its lifespan the app has no connection to the broker
         # A client that goes away cancels its request at once, and with it the work at the broker.

@@ -26,7 +26,8 @@ from hailo_clip.shared.config import load_config
 for bound in sys.argv[2:]:
     name, _, value = bound.partition("=")
     module, _, attribute = name.rpartition(".")
-    setattr(importlib.import_module(f"hailo_clip.api.{module}"), attribute, float(value))
+    number = int(value) if value.isdigit() else float(value)
+    setattr(importlib.import_module(f"hailo_clip.api.{module}"), attribute, number)
 from hailo_clip.api.server import run_api
 sys.exit(run_api(load_config(Path(sys.argv[1]))))
 """
@@ -51,7 +52,11 @@ class Peer:
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
 
     def send(self, data: bytes) -> None:
         """Send `data`; the other side may have had enough before its end."""
@@ -164,6 +169,7 @@ def serving(*bounds: str, **server: Any) -> Iterator[Served]:
         served = Served(port, broker, process, log)
         try:
             until(lambda: process.poll() is not None or served.healthy(), 30)
+            assert process.poll() is None, "it did not start"
             yield served
         except BaseException:
             print(log.read_text()[-4000:])
