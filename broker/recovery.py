@@ -66,7 +66,7 @@ class Recovery:
             self._metrics.count("worker_restarts_total", event.value)
             self.last_loss = f"worker {worker.hello.worker}: {why}"
             crash_looping = worker.batches < CRASH_PROOF_BATCHES and event is not WorkerEvent.SUPERSEDED
-            if crash_looping and worker.breaker.lost(now):
+            if crash_looping and not blameless and worker.breaker.lost(now):
                 self._metrics.count("breaker_opened_total")
                 self._note(logging.ERROR, "worker keeps failing, suspended for a while", worker, [])
         again: list[Job] = []

@@ -80,7 +80,7 @@ class Workforce:
             case m.Bye():
                 self._recovery.lose(now, worker, WorkerEvent.LEFT, "left")
             case m.Failed():
-                blameless = message.device_lost
+                blameless = message.device_fault
                 self._recovery.lose(now, worker, WorkerEvent.FAILED, message.reason, blameless=blameless)
 
     def _hello(self, now: float, peer: bytes, hello: m.Hello) -> None:

@@ -20,6 +20,7 @@ from -> to         message                why
 =================  =====================  =========================================================
 frontend -> broker `Submit`, `Cancel`     one HTTP request; the client went away
 frontend -> broker `Ping`                 liveness and HTTP counters, answered by `Pong`
+frontend -> broker `PutLabels` and others label sets, answered by `Labels`: see label_messages.py
 any -> broker      `Control`              "status" or "drain", answered by `Status`
 broker -> frontend `Reply`, `Refused`     the one answer to a `Submit`
 worker -> broker   `Hello`                here I am, loading (again after every fence or broker restart)
@@ -38,6 +39,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from hailo_clip.shared.label_messages import LabelRequest, Labels
 
 Buffer = Any  # bytes, memoryview or zmq.Frame: whatever holds a payload without copying it
 WireError = tuple[str, str, float | None]  # see errors.to_wire
@@ -154,7 +157,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The answer to a `Submit` that was not accepted, or was pushed out of the queue."""
+    """The answer to a `Submit` that was not accepted or was pushed out of the queue, or to a `LabelRequest`."""
 
     request_id: int
     error: WireError
@@ -200,12 +203,12 @@ class Ready:
 class Failed:
     """The worker can't serve and will exit; `reason` is for operators and /health.
 
-    `device_lost`: its device or the way to it failed, whatever it was given: no item is to blame.
+    `device_fault`: its device was lost, is held by others or does not fit: no item is to blame.
     """
 
     epoch: str
     reason: str
-    device_lost: bool = False
+    device_fault: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,8 +306,8 @@ class Stop:
     epoch: str
 
 
-FromFrontend = Submit | Cancel | Ping | Control
-ToFrontend = Reply | Refused | Pong | Status
+FromFrontend = Submit | Cancel | Ping | Control | LabelRequest
+ToFrontend = Reply | Refused | Pong | Status | Labels
 FromWorker = Hello | Ready | Failed | Beat | Result | Leave | Bye
 ToWorker = Welcome | Reject | Batch | BeatAck | Fence | Stop
 Message = FromFrontend | ToFrontend | FromWorker | ToWorker

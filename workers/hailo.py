@@ -30,7 +30,7 @@ from hailo_clip.workers.clip_text import ClipText, Floats, load_clip_text
 from hailo_clip.workers.encoder import Embeddings, Images, TokenIds, normalised
 from hailo_clip.workers.hailo_model import Edge, Flight, Meter, Network, abandon
 from hailo_clip.workers.hailo_pending import DevicePending
-from hailo_clip.workers.hailo_status import GROUP_ID, DeviceLost, SetupFault, hailo_errors
+from hailo_clip.workers.hailo_status import GROUP_ID, DeviceAbsent, DeviceLost, SetupFault, hailo_errors
 
 NAME = "hailo"
 LOG_VARIABLE = "HAILORT_LOGGER_PATH"
@@ -256,12 +256,12 @@ class HailoEncoder:
         if self._device_id in found:
             return
         if not found:
-            raise SetupFault(
+            raise DeviceAbsent(
                 "no Hailo device was found; check that /dev/hailo0 is there, that lspci lists the device "
                 "and that the driver is installed (sudo apt install hailo-h10-all, and reboot)",
                 None,
             )
-        raise SetupFault(f"there is no Hailo device {self._device_id}; there are: {', '.join(found)}", None)
+        raise DeviceAbsent(f"there is no Hailo device {self._device_id}; there are: {', '.join(found)}", None)
 
 
 def _open(platform: Any, device_id: str) -> Any:

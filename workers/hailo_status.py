@@ -73,6 +73,10 @@ class DeviceLost(HailoError):
     """The device or the way to it failed while it was in use."""
 
 
+class DeviceAbsent(HailoError):
+    """The device is not there: not fitted, not started yet, or lost and on its way back."""
+
+
 class DeviceShort(HailoError):
     """Memory of the host or the device ran out."""
 

@@ -156,7 +156,7 @@ class Session:
     def failed(self, reason: str, code: ExitCode = ExitCode.FAILED) -> None:
         """The encoder can't be used (any more); the broker hears why, also right behind a `Hello`."""
         if self.phase is not Phase.DONE:
-            self._say(m.Failed(self.epoch, reason, code is ExitCode.HELD))
+            self._say(m.Failed(self.epoch, reason, code in (ExitCode.HELD, ExitCode.UNFIT)))
         self._exit(code, reason)
 
     def encoded(self, now: float, result: m.Result) -> None:

@@ -251,7 +251,7 @@ class Histories(RuleBasedStateMachine):
             "leave": m.Leave(worker.epoch),
             "bye": m.Bye(worker.epoch),
             "failed": m.Failed(worker.epoch, "out of memory"),
-            "device lost": m.Failed(worker.epoch, "it does not answer", device_lost=True),
+            "device lost": m.Failed(worker.epoch, "it does not answer", device_fault=True),
             "odd result": m.Result(worker.epoch, 10**9, 0.1, (), wrong_frames("off", 1)),
         }
         self.world.tell(worker, said[what])

@@ -64,7 +64,7 @@ def lose(world: World, worker: PaperWorker, how: str) -> None:
         case "failed":
             world.tell(worker, m.Failed(worker.epoch, "device gone"))
         case "device lost":
-            world.tell(worker, m.Failed(worker.epoch, "no answer", device_lost=True))
+            world.tell(worker, m.Failed(worker.epoch, "no answer", device_fault=True))
         case "left with work":
             world.tell(worker, m.Bye(worker.epoch))
         case "superseded":
@@ -812,6 +812,17 @@ def test_a_crash_loop_in_the_loading_stage_is_one_too():
         world.after(1.0)
     assert world.metric("breaker_opened_total") == 1098
     assert world.scheduler.health(world.now) == ("unhealthy", "worker w0: no such device")
+
+
+def test_a_device_that_was_away_for_long_is_used_as_soon_as_it_is_back():
+    world = World()
+    for _ in range(20):
+        worker = world.hello("w0")
+        world.tell(worker, m.Failed(worker.epoch, "no such device", device_fault=True))
+        world.after(1.0)
+    assert world.scheduler.health(world.now) == ("unhealthy", "worker w0: no such device")
+    world.worker("w0")
+    assert world.scheduler.health(world.now) == ("ready", "")
 
 
 # Frontends

@@ -15,7 +15,7 @@ from hailo_clip.shared.manifest import Manifest
 from hailo_clip.workers import hailo_model
 from hailo_clip.workers.hailo import HailoEncoder
 from hailo_clip.workers.hailo_model import Flight, Meter, Slot
-from hailo_clip.workers.hailo_status import DeviceBusy, DeviceLost, HailoError, SetupFault
+from hailo_clip.workers.hailo_status import DeviceAbsent, DeviceBusy, DeviceLost, HailoError, SetupFault
 from tests.doubles.hailo_double import FIRST, SECOND, Double, install
 from tests.doubles.tiny_clip import build_package, make_tiny_clip, random_images, random_prompt
 
@@ -134,13 +134,16 @@ def test_each_worker_gets_its_own_device(double: Double, package: Manifest) -> N
 
 
 def test_a_device_that_is_not_there(double: Double, package: Manifest) -> None:
-    with pytest.raises(SetupFault, match=f"no Hailo device 0009:01:00.0; there are: {FIRST}, {SECOND}"):
+    with pytest.raises(
+        DeviceAbsent, match=f"no Hailo device 0009:01:00.0; there are: {FIRST}, {SECOND}"
+    ) as e:
         opened(package, "0009:01:00.0")
+    assert e.value.transient  # a device that was lost comes back
 
 
 def test_no_device_at_all(double: Double, package: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAILO_DOUBLE_DEVICES", "")
-    with pytest.raises(SetupFault, match=r"no Hailo device was found.*sudo apt install"):
+    with pytest.raises(DeviceAbsent, match=r"no Hailo device was found.*sudo apt install"):
         opened(package)
 
 

@@ -274,7 +274,7 @@ def test_a_final_fence_ends_it():
 def test_a_broken_encoder_is_reported_and_ends_it(state, code):
     rig = state()
     rig.session.failed("no device", code)
-    said = m.Failed(rig.epoch, "no device", device_lost=code is ExitCode.HELD)
+    said = m.Failed(rig.epoch, "no device", device_fault=code is not ExitCode.FAILED)
     assert rig.did() == [Say(said), Exit(code, "no device")]
 
 

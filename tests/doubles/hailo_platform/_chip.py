@@ -29,6 +29,7 @@ class Faults(dict[str, Any]):
     hang_s: seconds before the device touches a batch; 1e9 for never. Then it writes garbage and succeeds.
     nan: outputs are not numbers. crash: the process dies by SIGKILL in the middle of a batch.
     slow: factor on device times. queue: frames a model can queue. arch: what the device is.
+    gone: it is off the bus: not found, and what was under way on it ends with status 62.
     firmware: its version. heat: degrees Celsius, None where it does not tell.
     """
 
@@ -42,7 +43,7 @@ def root() -> Path:
 
 def device_ids() -> list[str]:
     names = os.environ.get("HAILO_DOUBLE_DEVICES", "0001:01:00.0")
-    return [n for n in names.split(",") if n]
+    return [n for n in names.split(",") if n and not faults(n).get("gone")]
 
 
 def time_scale() -> float:

@@ -92,6 +92,9 @@ class Core:
                 return self._hang(request, faults["hang_s"])
             if faults.get("crash"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if faults.get("gone"):
+                request.write_garbage()
+                return 62
             rows = request.ones() if computes_nothing() else compute(network, request.inputs())
             request.write(np.full_like(rows, np.nan) if faults.get("nan") else rows)
             status = int(faults.get("infer", 0)) if ordinal >= faults.get("infer_after", 0) else 0
