@@ -20,6 +20,7 @@ import resource
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from gunicorn.asgi.parser import InvalidHeader
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
@@ -141,6 +142,9 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         self._waits()
 
     def _on_headers_complete(self) -> Any:
+        parser: Any = self._callback_parser
+        if parser.http_version >= (1, 1) and not any(name == b"host" for name, _ in parser.headers):
+            raise InvalidHeader("Host is missing")  # RFC 9112 section 3.2
         skip_body = super()._on_headers_complete()
         self.worker.waiting.pop(self, None)
         self._at_leisure()

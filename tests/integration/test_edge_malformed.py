@@ -42,6 +42,7 @@ HEADERS: list[tuple[bytes, int, str]] = [
     (POST + b"X: a\rb\r\n\r\n", 400, "Malformed HTTP request: Invalid characters in header value"),
     (POST + b"X\xe9: a\r\n\r\n", 400, "Malformed HTTP request: "),
     (POST + b"Host: y\r\n\r\n", 400, "Malformed HTTP request: Duplicate host header"),
+    (b"GET /livez HTTP/1.1\r\n\r\n", 400, "Malformed HTTP request: Host is missing"),
 ]
 
 BOTH = "Malformed HTTP request: Content-Length with Transfer-Encoding"
