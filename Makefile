@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types unit chaos clean
+.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -39,6 +39,19 @@ unit: $(STAMP) .typing  ## the tests alone (ARGS="-k broker" to choose)
 
 chaos: $(STAMP)  ## 5,000 requests while processes are killed, stopped and hung (about a minute)
 	HAILO_CLIP_CHAOS_REQUESTS=5000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
+
+bench-broker: $(STAMP)  ## the broker alone beside a bare ZeroMQ echo (a minute; ARGS="--rounds 3" for less)
+	$(BIN)/python -m hailo_clip.ops.bench_broker $(ARGS)
+
+soak-broker: $(STAMP)  ## 20,000 random histories of the broker, then 20,000 requests of chaos (10 minutes)
+	HAILO_CLIP_HISTORIES=20000 $(BIN)/pytest -q tests/unit/test_broker_histories.py $(ARGS)
+	HAILO_CLIP_CHAOS_REQUESTS=20000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
+
+soak: $(STAMP)  ## the whole service on the Hailo double: 1 to 4 devices x 1 to 4 workers, every fault (10 minutes)
+	HAILO_CLIP_SOAK=1 $(BIN)/pytest -q tests/integration/test_hailo_serve.py $(ARGS)
+
+bench-encoder: $(STAMP)  ## how busy the Hailo encoder keeps one and two devices of the double (a minute)
+	$(BIN)/python -m tests.doubles.bench $(ARGS)
 
 clean:  ## remove the venv and caches
 	rm -rf $(VENV) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
