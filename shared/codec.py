@@ -14,12 +14,18 @@ from typing import Any
 
 import msgpack
 
+from hailo_clip.shared import label_messages as lm
 from hailo_clip.shared import messages as m
 from hailo_clip.shared.messages import Buffer, FromFrontend, FromWorker, Message, ToFrontend, ToWorker
 
 VERSION = 1
 MAX_ITEMS = 2048
 """Most items of one Submit or Batch; far above what a frontend accepts."""
+
+MAX_LABELS = 1024
+"""Most prompts, templates or negative prompts of one label set; above what a frontend accepts."""
+
+MAX_LABEL_CHARACTERS = 16 << 10
 
 Check = Callable[[Any], bool]
 
@@ -82,10 +88,26 @@ def _is_errors(v: Any) -> bool:
     return type(v) is tuple and len(v) <= MAX_ITEMS and all(e is None or _is_error(e) for e in v)
 
 
-def _is_http(v: Any) -> bool:
+def _is_tallies(v: Any) -> bool:
     return type(v) is tuple and all(
         type(e) is tuple and len(e) == 3 and _is_str(e[0]) and _is_id(e[1]) and _is_id(e[2]) for e in v
     )
+
+
+def _is_labels(v: Any) -> bool:
+    return (
+        type(v) is tuple
+        and len(v) <= MAX_LABELS
+        and all(type(e) is str and len(e) <= MAX_LABEL_CHARACTERS for e in v)
+    )
+
+
+def _is_filled(v: Any) -> bool:
+    return _is_labels(v) and len(v) > 0
+
+
+def _is_outcome(v: Any) -> bool:
+    return type(v) is str and v in lm.OUTCOMES
 
 
 def _is_dict(v: Any) -> bool:
@@ -107,6 +129,10 @@ def _per_trace(fields: Any) -> int:
     return len(fields[3])
 
 
+def _one(_: Any) -> int:
+    return 1
+
+
 # At most one frame of embeddings; -1 stands for "0 or 1".
 def _embeddings(_: Any) -> int:
     return -1
@@ -120,8 +146,16 @@ _SPECS: dict[int, _Spec] = {
         _per_kind,
     ),
     2: (m.Cancel, (_is_id,), _none),
-    3: (m.Ping, (_is_id, _is_http), _none),
+    3: (m.Ping, (_is_id, _is_tallies), _none),
     4: (m.Control, (_is_id, _is_str), _none),
+    5: (
+        lm.PutLabels,
+        (_is_id, _is_str, _is_str, _is_filled, _is_labels, _is_labels, _is_str, _is_str, _is_str),
+        _one,
+    ),
+    6: (lm.GetLabels, (_is_id, _is_str, _is_str, _is_str), _none),
+    7: (lm.DropLabels, (_is_id, _is_str, _is_str), _none),
+    8: (lm.ListLabels, (_is_id, _is_str), _none),
     11: (m.Reply, (_is_id, _is_errors, _is_seconds, _is_seconds, _is_id), _embeddings),
     12: (m.Refused, (_is_id, _is_error), _none),
     13: (
@@ -130,6 +164,14 @@ _SPECS: dict[int, _Spec] = {
         _none,
     ),
     14: (m.Status, (_is_id, _is_dict), _none),
+    15: (
+        lm.Labels,
+        (
+            *(_is_id, _is_outcome, _is_str, _is_str, _is_str, _is_id),
+            *(_is_labels, _is_labels, _is_labels, _is_tallies),
+        ),
+        _embeddings,
+    ),
     21: (
         m.Hello,
         (_is_str, _is_str, _is_id, _is_str, _is_str, _is_str, _is_str, _is_id, _is_id, _is_seconds),
@@ -168,8 +210,9 @@ _FRAMED = frozenset(cls for cls in _NUMBER if any(f.name == "frames" for f in da
 
 def encode(message: Message) -> list[Buffer]:
     """The frames of `message`: header, then its payload frames as they are."""
-    cls, framed = type(message), message  # type: type[Any], Any
+    cls = type(message)
     header = msgpack.packb((VERSION, _NUMBER[cls], *_GETTERS[cls](message)))
+    framed: Any = message
     return [header, *framed.frames] if cls in _FRAMED else [header]
 
 
@@ -204,8 +247,8 @@ def _framed(cls: type[Any], fields: tuple[Any, ...], payload: tuple[Buffer, ...]
     return cls(*fields, payload) if cls in _FRAMED else cls(*fields)
 
 
-_FROM_FRONTEND = frozenset((1, 2, 3, 4))
-_TO_FRONTEND = frozenset((11, 12, 13, 14))
+_FROM_FRONTEND = frozenset((1, 2, 3, 4, 5, 6, 7, 8))
+_TO_FRONTEND = frozenset((11, 12, 13, 14, 15))
 _FROM_WORKER = frozenset((21, 22, 23, 24, 25, 26, 27))
 _TO_WORKER = frozenset((31, 32, 33, 34, 35, 36))
 

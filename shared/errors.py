@@ -49,6 +49,12 @@ class Unauthorized(ClientError):
     http_status = 401
 
 
+class LimitReached(ClientError):
+    """400: as much is kept for clients as may be kept; something must be deleted first."""
+
+    code = "limit"
+
+
 class NotFound(ClientError):
     """404: no such path or resource."""
 
@@ -190,7 +196,7 @@ def _leaves(cls: type[HailoClipError]) -> dict[str, type[HailoClipError]]:
     return found
 
 
-_BY_CODE = _leaves(ServiceError) | {"internal": ServiceError}
+_BY_CODE = _leaves(ServiceError) | {"internal": ServiceError, LimitReached.code: LimitReached}
 
 
 def from_wire(code: str, message: str, retry_after_s: float | None) -> HailoClipError:

@@ -157,7 +157,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The answer to a `Submit` that was not accepted or was pushed out of the queue, or to a `LabelRequest`."""
+    """The answer to what was not accepted: a `LabelRequest`, or a `Submit`, also one pushed out later."""
 
     request_id: int
     error: WireError

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hailo_clip.shared import label_messages as lm
 from hailo_clip.shared import messages as m
 from hailo_clip.shared.codec import (
+    MAX_LABEL_CHARACTERS,
+    MAX_LABELS,
     VERSION,
     ProtocolError,
     decode_from_frontend,
@@ -27,6 +30,22 @@ EXAMPLES = [
     (decode_from_frontend, m.Cancel(7)),
     (decode_from_frontend, m.Ping(1, (("classify", 200, 3),))),
     (decode_from_frontend, m.Control(1, "status")),
+    (
+        decode_from_frontend,
+        lm.PutLabels(8, "acme", "ppe", ("helmet",), ("a {}",), ("none",), "demo", "ab", "v1", (b"\0" * 8,)),
+    ),
+    (decode_from_frontend, lm.GetLabels(8, "acme", "ppe", "v1")),
+    (decode_from_frontend, lm.DropLabels(8, "acme", "ppe")),
+    (decode_from_frontend, lm.ListLabels(8, "acme")),
+    (
+        decode_to_frontend,
+        lm.Labels(
+            *(8, lm.FOUND, "v1", "demo", "ab", 2),
+            *(("helmet",), ("a {}",), ("none",), (("ppe", 1, 1),)),
+            frames=(b"\0" * 8,),
+        ),
+    ),
+    (decode_to_frontend, lm.Labels(8, lm.MISSING)),
     (decode_to_frontend, m.Reply(7, (None, ERROR), 0.1, 0.02, 1, (b"\0" * 8,))),
     (decode_to_frontend, m.Refused(7, ("queue_full", "full", 2.0))),
     (decode_to_frontend, m.Pong(1, "e", "ready", "", 2, "demo", "ab", "onnx")),
@@ -60,6 +79,34 @@ def test_only_its_own_direction(decode, message):
                 other(encode(message))
 
 
+def put_labels(**changes: object) -> list[bytes]:
+    """The frames of a `PutLabels`, with a field of its header changed."""
+    fields = {
+        **{"request_id": 7, "namespace": "acme", "name": "ppe", "prompts": ["helmet"]},
+        **{"templates": [], "negatives": [], "model": "demo", "fingerprint": "ab", "expects": ""},
+    }
+    return [msgpack.packb([VERSION, 5, *(fields | changes).values()]), b"\0" * 8]
+
+
+def test_the_helper_above_makes_a_sound_message():
+    assert isinstance(decode_from_frontend(put_labels()), lm.PutLabels)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [7, "eaten", "", "", "", 0, [], [], [], []],
+        [7, lm.FOUND, "", "", "", -1, [], [], [], []],
+        [7, lm.LISTED, "", "", "", 0, [], [], [], [["ppe", 1]]],
+        [7, lm.LISTED, "", "", "", 0, [], [], [], [["ppe", 1, -1]]],
+        [7, lm.LISTED, "", "", "", 0, [], [], []],
+    ],
+)
+def test_malformed_answers_about_labels(fields: list[object]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_to_frontend([msgpack.packb([VERSION, 15, *fields])])
+
+
 @pytest.mark.parametrize(
     "frames",
     [
@@ -82,6 +129,20 @@ def test_only_its_own_direction(decode, message):
         [msgpack.packb([VERSION, 1, 7, "t", "a", 1.0, False, 1.0, "f", [2]]), b"unknown kind"],
         [msgpack.packb([VERSION, 1, 7, "t", "a", 1.0, False, 1.0, "f", []])],
         [msgpack.packb([VERSION, 2, 7]) + b"trailing"],
+        put_labels(prompts=[]),
+        put_labels(prompts=["x"] * (MAX_LABELS + 1)),
+        put_labels(prompts=["x" * (MAX_LABEL_CHARACTERS + 1)]),
+        put_labels(prompts=["x", 7]),
+        put_labels(prompts="x"),
+        put_labels(negatives=[b"x"]),
+        put_labels(templates=[None]),
+        put_labels(namespace="x" * 1025),
+        put_labels(name=7),
+        put_labels()[:1],
+        [*put_labels(), b"surplus frame"],
+        [msgpack.packb([VERSION, 6, 7, "acme", "ppe"])],
+        [msgpack.packb([VERSION, 7, 7, "acme", "ppe"]), b"surplus frame"],
+        [msgpack.packb([VERSION, 8, 7, 7])],
         [b"\x91" * 2000],
     ],
 )
