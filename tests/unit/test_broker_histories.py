@@ -254,9 +254,18 @@ class Histories(RuleBasedStateMachine):
             "device lost": m.Failed(worker.epoch, "it does not answer", device_fault=True),
             "odd result": m.Result(worker.epoch, 10**9, 0.1, (), wrong_frames("off", 1)),
         }
+        if what == "device lost":
+            self._acquit(worker)
         self.world.tell(worker, said[what])
         if worker.peer not in self.world.unroutable:
             assert self.world.registered(worker) == (what not in ("bye", "failed", "device lost"))
+
+    def _acquit(self, worker: PaperWorker) -> None:
+        """The device is to blame: what the worker had counts as never sent."""
+        for batch in worker.batches:
+            self.dispatches.subtract(bytes(f) for f in batch.frames)
+            self.over.append((worker, batch))
+        worker.batches.clear()
 
     @precondition(lambda self: self._busy())
     @rule(pick=st.integers(0, 9), times=st.integers(1, 4), device_s=st.sampled_from([0.0, 0.01, 0.2, 1e6]))
