@@ -6,8 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hailo_clip.ops.cli_options import Commands, add_command, add_settings, config_from
+
+if TYPE_CHECKING:
+    from hailo_clip.ops.models_orientation import GoldenPair
 
 
 def register(commands: Commands) -> None:
@@ -91,7 +95,8 @@ def _register_import(verbs: Commands) -> None:
         _import,
         about="""
 Hashes the files, works the golden embeddings out on the encoders that are here, and says what it could
-not verify. Token ids are CLIP's own unless --tokenizer names another tokenizer.
+not verify. Token ids are CLIP's own unless --tokenizer names another tokenizer. A square projection fits both
+ways round; a prompt with its embedding by the original model settles which one is right.
 """,
         examples="""
   hailo-clip models import clip-resnet-50x4 --image-hef image.hef --text-hef text.hef \\
@@ -112,9 +117,10 @@ not verify. Token ids are CLIP's own unless --tokenizer names another tokenizer.
     parser.add_argument(
         "--projection-orientation",
         choices=("in_out", "out_in"),
-        required=True,
-        help="in_out: features are x @ P; out_in: x @ P.T",
+        help="in_out: features are x @ P; out_in: x @ P.T (default: what the golden prompt tells)",
     )
+    parser.add_argument("--golden-prompt", metavar="TEXT", help="a prompt whose embedding is known")
+    parser.add_argument("--golden-embedding", type=Path, metavar="F.npy", help="that embedding")
     parser.add_argument("--tokenizer", type=Path, metavar="F.json", help="a file of the tokenizers library")
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the image in pixels")
     parser.add_argument("--context-length", type=int, metavar="N", default=77, help="tokens (default: 77)")
@@ -195,7 +201,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from hailo_clip.ops.fetch import TerminalProgress
-    from hailo_clip.ops.models_import import Parts, import_model
+    from hailo_clip.ops.models_import import import_model
+    from hailo_clip.ops.models_parts import Parts
 
     parts = Parts(
         name=args.name,
@@ -206,6 +213,7 @@ def _import(args: argparse.Namespace) -> int:
         image_size=args.image_size,
         context_length=args.context_length,
         tokenizer=args.tokenizer,
+        golden=_golden_pair(args),
         facts={k: getattr(args, k) for k in ("title", "licence", "source", "logit_scale")},
     )
     imported = import_model(parts, _directory(args), TerminalProgress(), replace=args.replace)
@@ -217,6 +225,16 @@ def _import(args: argparse.Namespace) -> int:
         print(f"not verified: {doubt}")
     print(f"installed in {imported.manifest.path('')}")
     return 0
+
+
+def _golden_pair(args: argparse.Namespace) -> GoldenPair | None:
+    """The prompt with its known embedding, if given. Raises `ConfigError` for half a pair."""
+    from hailo_clip.ops.models_orientation import read_pair
+    from hailo_clip.shared.errors import ConfigError
+
+    if (args.golden_prompt is None) != (args.golden_embedding is None):
+        raise ConfigError("--golden-prompt and --golden-embedding belong together; give both or none")
+    return None if args.golden_prompt is None else read_pair(args.golden_prompt, args.golden_embedding)
 
 
 def _networks(args: argparse.Namespace) -> dict[str, tuple[Path, Path]]:

@@ -69,11 +69,19 @@ def agreement(ran: Mapping[str, Pair]) -> list[str]:
     return [f"{first} and {second} agree to a cosine of {lowest.cosine:.4f} (lowest, on {lowest.item})"]
 
 
-def doubts(manifest: Manifest, ran: bool) -> list[str]:
-    """What no file at hand can prove; nothing more where no encoder ran at all."""
+def doubts(manifest: Manifest, ran: bool, *, settled: bool) -> list[str]:
+    """What no file at hand can prove; nothing more where no encoder ran at all.
+
+    Args:
+        manifest: the package.
+        ran: an encoder ran here.
+        settled: a known embedding showed that the text side is the original model's.
+    """
     doubts: list[str] = []
     if not ran:
         return doubts
+    if settled:
+        return ["that the image network is the original model's: the golden prompt speaks for the text side"]
     rows, columns = np.load(manifest.path("text_projection.npy"), mmap_mode="r").shape
     if rows == columns:
         doubts.append(

@@ -18,7 +18,8 @@ import numpy as np
 from hailo_clip.ops.atomic import exclusive
 from hailo_clip.ops.fetch import Progress, sha256_of, step
 from hailo_clip.ops.models_golden import check_photos, photo_golden
-from hailo_clip.ops.models_import import Checks, Imported, Parts, import_model
+from hailo_clip.ops.models_import import Checks, Imported, import_model
+from hailo_clip.ops.models_parts import Parts
 from hailo_clip.ops.models_pull_http import Client
 from hailo_clip.ops.models_pull_onnx import check_libraries, cut_out, unpack
 from hailo_clip.ops.models_pull_sources import BACKENDS, NETWORKS, Place, Source

@@ -219,7 +219,9 @@ def test_a_device_that_another_program_holds(pi: FakePi, double: Double, place: 
     package(place)
     pi.whole().process(4711, "hailo-ollama", "hailo0")
     with double.platform.VDevice():
-        found = examined(pi)
+        assert examined(pi)["trial"].level is Level.OK  # on the other device
+        with double.platform.VDevice(device_ids=[SECOND]):
+            found = examined(pi)
     assert found["holder"].text == "devices are open in: hailo-ollama (4711)"
     assert found["trial"].level is Level.PROBLEM
     assert "HAILO_DEVICE_IN_USE (73)" in found["trial"].text

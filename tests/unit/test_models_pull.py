@@ -272,7 +272,7 @@ def test_a_device_that_is_held_leaves_the_hefs_unverified(puller: Puller, double
     puller.publish()
     with double.platform.VDevice(), double.platform.VDevice(device_ids=["0002:01:00.0"]):
         lines = "\n".join(puller.pull(BOTH))
-    assert "not verified: what hailo computes: Hailo device 0001:01:00.0: opening the device failed" in lines
+    assert "not verified: what hailo computes: Hailo device 0002:01:00.0: opening the device failed" in lines
     assert puller.manifest.canary.floors == {"hailo": 0.85}
 
 
