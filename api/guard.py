@@ -150,6 +150,10 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         self._at_leisure()
         return skip_body
 
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        """There are no websockets here; a server may ignore the wish and answer the request (RFC 9110)."""
+        return False
+
     def _keepalive_timeout(self) -> None:
         """The wait for a head is over."""
         parser: Any = self._callback_parser

@@ -139,6 +139,15 @@ def test_a_malformed_request_after_a_good_one(served: Served, pipelined: bool) -
     assert rest.endswith(b'{"error":"Malformed HTTP request: Invalid request line"}')
 
 
+def test_a_wish_for_a_websocket_is_ignored(served: Served) -> None:
+    wish = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    with served.peer() as peer:
+        for path, code in ((b"/livez", 200), (b"/nowhere", 404)):
+            peer.send(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n" + wish + key + b"\r\n")
+            assert peer.answer().code == code
+
+
 def test_each_refusal_is_logged_and_counted_and_nothing_broke(served: Served) -> None:
     with served.peer() as peer:
         peer.send(b"a\x1b[31m b c\r\n\r\n")
