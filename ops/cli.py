@@ -28,6 +28,7 @@ COMMANDS = (
     "doctor",
     "config",
     "top",
+    "bench",
     "broker",
     "worker",
     "api",
