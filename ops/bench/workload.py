@@ -7,9 +7,9 @@ b"POST /v1/embed/text ..." + b'{"text": "a photo of thing ' + number + b'"}'   a
 from __future__ import annotations
 
 import base64
-import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 KINDS = ("image", "text", "classify")
@@ -95,19 +95,14 @@ def requests(mix: Mix, host: str, images: Sequence[bytes]) -> dict[str, list[Req
     made = {}
     for kind, weight in mix.weights.items():
         if weight > 0:
-            bodies = _bodies(kind, mix, images)
-            tenants = range(max(1, mix.tenants))
-            # As many as make all pairs of bodies and tenants come round evenly.
-            count = len(bodies) * len(tenants)
-            turns = itertools.islice(zip(itertools.cycle(bodies), _each(tenants, len(bodies))), count)
-            made[kind] = [_request(kind, mix, host, body, tenant) for body, tenant in turns]
+            bodies, tenants = _bodies(kind, mix, images), max(1, mix.tenants)
+            # Both go round together; after each common round tenants shift by one, so all pairs come up.
+            around = math.lcm(len(bodies), tenants)
+            made[kind] = [
+                _request(kind, mix, host, bodies[i % len(bodies)], (i + i // around) % tenants)
+                for i in range(len(bodies) * tenants)
+            ]
     return made
-
-
-def _each(tenants: range, bodies: int) -> Iterator[int]:
-    """Tenants in turn, shifted by one after each round of bodies that is a multiple of theirs."""
-    for i in itertools.count():
-        yield (i + (i // bodies if bodies % len(tenants) == 0 else 0)) % len(tenants)
 
 
 def _bodies(kind: str, mix: Mix, images: Sequence[bytes]) -> list[tuple[str, bytes]]:
