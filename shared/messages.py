@@ -38,9 +38,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from hailo_clip.shared.label_messages import LabelRequest, Labels
+
+M = TypeVar("M")
+
+
+@dataclass_transform(frozen_default=True)
+def message(cls: type[M]) -> type[M]:
+    """A frozen, slotted dataclass; that it is frozen only mypy sees to, since at run time it costs too much.
+
+    Python makes a frozen one in five times the time (0.7 us instead of 0.15 for a `Submit`), and the broker
+    makes two a request.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 Buffer = Any  # bytes, memoryview or zmq.Frame: whatever holds a payload without copying it
 WireError = tuple[str, str, float | None]  # see errors.to_wire
@@ -53,7 +66,7 @@ class Kind(IntEnum):
     TEXT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Submit:
     """One HTTP request for the broker: items to embed.
 
@@ -80,14 +93,14 @@ class Submit:
     frames: tuple[Buffer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Cancel:
     """The client of `request_id` went away; no answer is wanted."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Ping:
     """A frontend is alive; `http` holds its (endpoint, code, count) since its last ping."""
 
@@ -95,7 +108,7 @@ class Ping:
     http: tuple[tuple[str, int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Pong:
     """The broker is alive and this is the pool's state.
 
@@ -118,7 +131,7 @@ class Pong:
     encoder: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Control:
     """An operator's wish: verb "status" or "drain"."""
 
@@ -126,7 +139,7 @@ class Control:
     verb: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Status:
     """The answer to `Control`: a snapshot of plain msgpack values (see broker/snapshot.py)."""
 
@@ -134,7 +147,7 @@ class Status:
     snapshot: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Reply:
     """The answer to an accepted `Submit`.
 
@@ -155,7 +168,7 @@ class Reply:
     frames: tuple[Buffer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Refused:
     """The answer to what was not accepted: a `LabelRequest`, or a `Submit`, also one pushed out later."""
 
@@ -163,7 +176,7 @@ class Refused:
     error: WireError
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Hello:
     """A worker registers and starts to load its model.
 
@@ -191,7 +204,7 @@ class Hello:
     grace_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Ready:
     """The worker's canary passed (again); `cosine` is the lowest over the golden items."""
 
@@ -199,7 +212,7 @@ class Ready:
     cosine: float
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Failed:
     """The worker can't serve and will exit; `reason` is for operators and /health.
 
@@ -211,14 +224,14 @@ class Failed:
     device_fault: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Beat:
     """The worker is alive."""
 
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Result:
     """The answer to a `Batch`.
 
@@ -236,21 +249,21 @@ class Result:
     frames: tuple[Buffer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Leave:
     """The worker wants to go: no more batches, please. Answered by `Stop`."""
 
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Bye:
     """The worker is gone in good order, with nothing unanswered."""
 
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Welcome:
     """The broker took the registration of `epoch`; beat every `heartbeat_s` seconds."""
 
@@ -259,7 +272,7 @@ class Welcome:
     heartbeat_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Reject:
     """The broker won't have this worker; it must exit with `reason`."""
 
@@ -267,7 +280,7 @@ class Reject:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Batch:
     """Encode these items of one kind; `traces` are the request ids they came from, for the logs."""
 
@@ -278,7 +291,7 @@ class Batch:
     frames: tuple[Buffer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class BeatAck:
     """The broker is alive; an epoch the worker does not know means that it restarted."""
 
@@ -286,7 +299,7 @@ class BeatAck:
     epoch: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Fence:
     """The broker gave `epoch` up: its late results are dropped.
 
@@ -299,7 +312,7 @@ class Fence:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Stop:
     """No batch comes after this: finish what is in flight, say `Bye`, exit 0."""
 
