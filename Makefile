@@ -50,7 +50,7 @@ soak-broker: $(STAMP)  ## 20,000 random histories of the broker, then 20,000 req
 soak: $(STAMP)  ## the whole service on the Hailo double: 1 to 4 devices x 1 to 4 workers, every fault (10 minutes)
 	HAILO_CLIP_SOAK=1 $(BIN)/pytest -q tests/integration/test_hailo_serve.py $(ARGS)
 
-bench-encoder: $(STAMP)  ## how busy the Hailo encoder keeps one and two devices of the double (a minute)
+bench-encoder: $(STAMP)  ## how busy the Hailo encoder keeps one and two devices of the double (2 minutes)
 	$(BIN)/python -m tests.doubles.bench $(ARGS)
 
 clean:  ## remove the venv and caches

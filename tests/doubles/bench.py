@@ -1,9 +1,10 @@
 """How busy the Hailo encoder keeps a device: items a second against the device double's own limit.
 
-Run from the repository's root: ``python -m tests.doubles.bench [seconds]``. The double takes the times of
-a Hailo-10H (a + b*n for a batch of n), so the limit is known: 157 images or 73.6 prompts a second a device.
-Each worker is a process with a closed loop of full batches, handed over one ahead or not. The double
-computes nothing here, but inputs have the sizes of CLIP ResNet-50x4: 249 kB an image, 197 kB a prompt.
+Run from the repository's root: ``python -m tests.doubles.bench [seconds] [rounds]``, or ``make bench-encoder``.
+The double takes the times of a Hailo-10H (a + b*n for a batch of n), so the limit is known: 157 images or
+73.6 prompts a second a device. Each worker is a process with a closed loop of full batches, handed over one
+ahead or not. The double computes nothing here, but inputs have the sizes of CLIP ResNet-50x4: 249 kB an
+image, 197 kB a prompt. Told are the median of the rounds, and the worst and best as shares of the limit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import statistics
 import sys
 import tempfile
 import time
@@ -34,17 +36,23 @@ BATCH = 8
 
 def main() -> None:
     """Print one line for each arrangement of workers and devices."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 6.0
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 4.0
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with tempfile.TemporaryDirectory() as home:
         clip = make_tiny_clip(dimension=640, width=640, size=288, vocabulary=2000)
         build_package(Path(home), clip, backends=("hailo",))
-        print(f"{'kind':6} {'devices':>7} {'workers':>7} {'ahead':>5} {'items/s':>8} {'of limit':>8}")
+        head = f"{'kind':6} {'devices':>7} {'workers':>7} {'ahead':>5} {'items/s':>8} {'of limit':>8}"
+        print(f"{head} {'worst':>6} {'best':>6}")
         for kind in Kind:
             for devices, workers, ahead in ((1, 1, False), (1, 1, True), (1, 2, True), (2, 2, True)):
-                rate = measured(Path(home), kind, devices, workers, ahead, seconds)
+                rates = sorted(
+                    measured(Path(home), kind, devices, workers, ahead, seconds) for _ in range(rounds)
+                )
                 limit = devices * BATCH / service_time(DEFAULT, kind).of(BATCH)
                 row = f"{kind.name.lower():6} {devices:7} {workers:7} {'yes' if ahead else 'no':>5}"
-                print(f"{row} {rate:8.1f} {rate / limit:8.3f}", flush=True)
+                rate = statistics.median(rates)
+                shares = f"{rate / limit:8.3f} {rates[0] / limit:6.3f} {rates[-1] / limit:6.3f}"
+                print(f"{row} {rate:8.1f} {shares}", flush=True)
 
 
 def measured(home: Path, kind: Kind, devices: int, workers: int, ahead: bool, seconds: float) -> float:
