@@ -42,7 +42,7 @@ class Door:
         self._open = OPEN | {METRICS} if open_metrics else OPEN
 
     def admit(self, call: Call, headers: Headers) -> None:
-        """Fill in tenant, weight and class of `call` from the key in `headers`.
+        """Fill in tenant, namespace, weight and class of `call` from the key in `headers`.
 
         Raises:
             Unauthorized: there is none, it is unknown, or there are several.
@@ -60,6 +60,7 @@ class Door:
         if key is None:
             raise Unauthorized("The API key is not valid")
         call.key, call.tenant, call.weight, call.bulk = key.name, key.tenant, key.weight, key.bulk
+        call.namespace = key.tenant
 
 
 def presented_keys(headers: Headers) -> set[str]:

@@ -24,6 +24,7 @@ class Call:
     Attributes:
         request_id: the client's X-Request-Id where it is sane, else a random one.
         tenant: whose share of the queue it takes: the API key's, else the client's address.
+        namespace: whose label sets it sees: the API key's tenant; empty without keys, when all share them.
         key: name of the API key, never the key itself; empty without one.
         weight: the tenant's share relative to others. bulk: it yields to interactive requests.
         deadline_s: seconds that the client gives it, None for the service's own limit.
@@ -44,6 +45,7 @@ class Call:
     tenant: str
     method: str
     path: str
+    namespace: str = ""
     key: str = ""
     weight: float = 1.0
     bulk: bool = False
@@ -71,6 +73,12 @@ class Call:
         self.timings[stage] = self.timings.get(stage, 0.0) + spent - device_s
         if stage == "queue":
             self.timings["device"] = self.timings.get("device", 0.0) + device_s
+
+    def left(self, most: float) -> float:
+        """Seconds to the deadline: `most` since the body was there, or earlier where the client wants it."""
+        now = perf_counter()
+        left = most - (now - (self.received or self.started))
+        return left if self.deadline_s is None else min(left, self.deadline_s - (now - self.started))
 
     def inference_ms(self) -> float:
         """Milliseconds since the body was there, for the specification's `inference_time_ms`."""

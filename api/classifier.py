@@ -71,6 +71,15 @@ class Classifier:
         embedded, vectors = await self._vectors(call, pictures, labels, each)
         return Compared(embedded.images, embedded.image_faults, labels.prompts, vectors)
 
+    async def vectors(self, call: Call, labels: Labels) -> Embeddings:
+        """The vectors of `labels`, float32 ``[n + k, D]``: of its prompts, then of its negative prompts.
+
+        Raises:
+            ClientError: 409.
+            ServiceError: 429, 500, 503 or 504.
+        """
+        return (await self.compare(call, (), labels)).vectors
+
     async def _vectors(
         self, call: Call, pictures: Sequence[Picture], labels: Labels, each: bool
     ) -> tuple[Embedded, Embeddings]:

@@ -16,11 +16,13 @@ import zmq
 from hailo_clip.api.answer import Answer, read_reply
 from hailo_clip.api.enquiry import Enquiry, Snapshot
 from hailo_clip.api.health import Health, refusal_of
-from hailo_clip.api.inflight import Action, Inflight, Reopen, Send, Settle
+from hailo_clip.api.inflight import Action, Inflight, Outcome, Reopen, Send, Settle
 from hailo_clip.api.readiness import Check
+from hailo_clip.api.waiting import Request
 from hailo_clip.shared.codec import ProtocolError, decode_to_frontend, encode
 from hailo_clip.shared.config import Config
-from hailo_clip.shared.errors import HailoClipError
+from hailo_clip.shared.errors import HailoClipError, ServiceError
+from hailo_clip.shared.label_messages import LabelRequest, Labels
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Cancel, Control, Kind, Ping, Reply, Status, Submit
 from hailo_clip.shared.sockets import frontend_dealer
@@ -33,7 +35,6 @@ READS_AT_ONCE = 64
 MIN_REQUESTS = 256
 """Requests one frontend may have at the broker, unless the queue is deeper."""
 
-Outcome = Reply | HailoClipError
 Connect = Callable[[zmq.Context[zmq.Socket[bytes]], Config], zmq.Socket[bytes]]
 
 
@@ -135,8 +136,31 @@ class Gateway:
         kinds = tuple(int(kind) for kind, _ in items)
         frames = tuple(frame for _, frame in items)
         wanted = Submit(0, trace, tenant, weight, bulk, deadline_s, "", kinds, frames)
+        outcome = await self._ask(wanted, deadline_s)
+        if not isinstance(outcome, Reply):
+            raise ServiceError("the broker answered another question")
+        return read_reply(outcome, kinds, self._manifest.dimension)
+
+    async def labels(self, wanted: LabelRequest, deadline_s: float) -> Labels:
+        """What the broker answers about label sets; no worker is needed for that.
+
+        Args:
+            wanted: needs no request_id. It may be carried out twice, when the broker restarts meanwhile.
+            deadline_s: seconds from now until the answer is of no use. The set may be changed all the same.
+
+        Raises:
+            ClientError: 400, there is no place for it.
+            ServiceError: 429, 503 or 504.
+        """
+        outcome = await self._ask(wanted, deadline_s)
+        if not isinstance(outcome, Labels):
+            raise ServiceError("the broker answered another question")
+        return outcome
+
+    async def _ask(self, wanted: Request, deadline_s: float) -> Reply | Labels:
         request_id, actions = self._machine.submit(self._loop.time(), deadline_s, wanted)
-        future = self._futures[request_id] = self._loop.create_future()
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._futures[request_id] = future
         self._perform(actions)
         try:
             outcome = await future
@@ -147,7 +171,7 @@ class Gateway:
             self._futures.pop(request_id, None)
         if isinstance(outcome, HailoClipError):
             raise outcome
-        return read_reply(outcome, kinds, self._manifest.dimension)
+        return outcome
 
     async def status(self) -> Snapshot | None:
         """The broker's snapshot (broker/snapshot.py); None when the broker does not answer."""
@@ -208,11 +232,11 @@ class Gateway:
                     self._reopen()
         self._set_timer()
 
-    def _send(self, message: Submit | Cancel | Ping | Control) -> None:
+    def _send(self, message: Request | Cancel | Ping | Control) -> None:
         try:
             self._socket.send_multipart(encode(message), zmq.NOBLOCK)
         except zmq.Again:
-            if isinstance(message, Submit):
+            if not isinstance(message, Cancel | Ping | Control):
                 self._perform(self._machine.unsendable(message.request_id))
             return
         if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:

@@ -5,10 +5,12 @@ Rules (time is an argument, `Inflight.next_wake` says when to call `tick`):
 - A `Ping` goes out every `PING_S` (every `PING_SOON_S` while the service is not ready). A ping that stays
   unanswered for `LIVENESS_S` makes the link "down"; a `Pong` makes it "up".
 - A request is taken only while the link is up and the broker says "ready"; anything else is a 503 at once.
+  One about label sets needs no worker, so it is taken whatever the broker says, if it says something.
 - A session is one uninterrupted life of one broker, seen from here: it changes when the broker's epoch
   changes and when the link comes up. Requests are idempotent, so one that is still unanswered in a new
   session is sent again, once, with the time that is left to it, as soon as that broker is ready; but not
-  more than `MAX_SENDS` times in all, lest a request that kills brokers kills them until its deadline.
+  more than `MAX_SENDS` times in all (see waiting.py), lest a request that kills brokers kills them until
+  its deadline.
 - Every request is settled exactly once: by its answer, by `cancel`, or `MARGIN_S` after its deadline.
   Whatever comes for a request that is not waiting is dropped and counted.
 - While the link is not up the socket is opened anew every `REOPEN_S`, so that what piled up in it does
@@ -32,15 +34,16 @@ from dataclasses import dataclass
 from hailo_clip.api.counts import HttpCounts
 from hailo_clip.api.health import Health, Link, because, health_of, refusal_of
 from hailo_clip.api.readiness import Check, checks_of
+from hailo_clip.api.waiting import Request, Waiting, size_of
 from hailo_clip.shared.errors import (
     DeadlineExceeded,
     Draining,
     HailoClipError,
-    ModelMismatch,
     QueueFull,
     Unavailable,
     from_wire,
 )
+from hailo_clip.shared.label_messages import Labels
 from hailo_clip.shared.messages import Cancel, Ping, Pong, Refused, Reply, Status, Submit, ToFrontend
 
 PING_S = 1.0
@@ -48,16 +51,17 @@ PING_SOON_S = 0.25
 LIVENESS_S = 3.0
 REOPEN_S = 10.0
 MARGIN_S = 0.5
-MAX_SENDS = 3
 
 NEVER = float("inf")
+
+Outcome = Reply | Labels | HailoClipError
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send `message` to the broker."""
 
-    message: Submit | Cancel | Ping
+    message: Request | Cancel | Ping
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Settle:
     """`outcome` is the answer to `request_id`, which no longer waits."""
 
     request_id: int
-    outcome: Reply | HailoClipError
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,6 @@ class Reopen:
 
 
 Action = Send | Settle | Reopen
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A request without an answer: what was sent, until when, in which session, how often."""
-
-    submit: Submit
-    deadline: float
-    session: int
-    size: int
-    sends: int = 1
 
 
 class Inflight:
@@ -108,7 +101,7 @@ class Inflight:
         self._seq = 0
         self._last_id = 0
         self._bytes = 0
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._next_ping = 0.0
         self._next_reopen = NEVER
         self._next_expiry = NEVER
@@ -138,8 +131,8 @@ class Inflight:
         self._next_ping, self._next_reopen = now, now + REOPEN_S
         return self.tick(now)
 
-    def submit(self, now: float, ttl_s: float, wanted: Submit) -> tuple[int, list[Action]]:
-        """Take a request; `wanted` needs no request_id, ttl_s and fingerprint yet.
+    def submit(self, now: float, ttl_s: float, wanted: Request) -> tuple[int, list[Action]]:
+        """Take a request; `wanted` needs no request_id yet, and a `Submit` no ttl_s and fingerprint.
 
         Returns:
             Its id, and what to do.
@@ -148,20 +141,24 @@ class Inflight:
             ServiceError: it can't be taken (503, 429 or 504); nothing changed.
         """
         refusal = refusal_of(self._health)
-        if refusal is not None:
+        if refusal is not None and (isinstance(wanted, Submit) or not self.linked):
             raise refusal
         if ttl_s <= 0:
             raise DeadlineExceeded("the deadline passed before the inputs were ready")
-        size = sum(len(frame) for frame in wanted.frames)
+        size = size_of(wanted)
         if len(self._waiting) >= self._max_requests or self._bytes + size > self._max_bytes:
             raise QueueFull(f"{len(self._waiting)} requests wait here already", retry_after_s=1.0)
         self._last_id += 1
-        fingerprint = self._pong.fingerprint if self._pong else ""
-        submit = dataclasses.replace(wanted, request_id=self._last_id, ttl_s=ttl_s, fingerprint=fingerprint)
-        self._waiting[self._last_id] = _Waiting(submit, now + ttl_s, self._session, size)
+        request: Request
+        if isinstance(wanted, Submit):
+            served = self._pong.fingerprint if self._pong else ""
+            request = dataclasses.replace(wanted, request_id=self._last_id, ttl_s=ttl_s, fingerprint=served)
+        else:
+            request = dataclasses.replace(wanted, request_id=self._last_id)
+        self._waiting[self._last_id] = Waiting(request, ttl_s, now + ttl_s, self._session, size)
         self._bytes += size
         self._next_expiry = min(self._next_expiry, now + ttl_s + MARGIN_S)
-        return self._last_id, [Send(submit)]
+        return self._last_id, [Send(request)]
 
     def cancel(self, request_id: int) -> list[Action]:
         """The client of `request_id` went away."""
@@ -170,7 +167,7 @@ class Inflight:
         return [Send(Cancel(request_id))] if self._link == "up" else []
 
     def unsendable(self, request_id: int) -> list[Action]:
-        """The socket would not take the `Submit` of `request_id`."""
+        """The socket would not take request `request_id`."""
         if self._forget(request_id) is None:
             return []
         error = Unavailable("the connection to the broker is congested", retry_after_s=1.0)
@@ -245,26 +242,20 @@ class Inflight:
 
     def _resend(self, now: float, pong: Pong) -> list[Action]:
         """What to do about requests of an earlier session, now that this broker spoke."""
-        if pong.state not in ("ready", "draining"):
-            return []
         actions: list[Action] = []
         for request_id, waiting in list(self._waiting.items()):
             left = waiting.deadline - now
             if waiting.session == self._session or left <= 0:
                 continue
-            if pong.state == "draining":
-                draining = Draining("the broker restarted and is shutting down", retry_after_s=5.0)
-                actions += self._settle(request_id, draining)
-            elif waiting.submit.fingerprint != pong.fingerprint:
-                changed = ModelMismatch("the broker restarted with another model", retry_after_s=1.0)
-                actions += self._settle(request_id, changed)
-            elif waiting.sends == MAX_SENDS:
-                error = Unavailable(f"the broker was lost {MAX_SENDS} times", retry_after_s=2.0)
-                actions += self._settle(request_id, error)
-            else:
-                waiting.session = self._session
-                waiting.sends += 1
-                actions.append(Send(dataclasses.replace(waiting.submit, ttl_s=left)))
+            match waiting.again(pong, left):
+                case None:
+                    pass
+                case HailoClipError() as error:
+                    actions += self._settle(request_id, error)
+                case request:
+                    waiting.session = self._session
+                    waiting.sends += 1
+                    actions.append(Send(request))
         return actions
 
     def _ping_every(self) -> float:
@@ -286,19 +277,19 @@ class Inflight:
         self._next_expiry = min(deadlines, default=NEVER) + MARGIN_S
         return actions
 
-    def _too_late(self, waiting: _Waiting) -> HailoClipError:
+    def _too_late(self, waiting: Waiting) -> HailoClipError:
         if self._link != "up":
             return Unavailable("the broker stopped answering before the deadline", retry_after_s=2.0)
         if waiting.session != self._session:
             reason = self._pong.reason if self._pong else ""
             restarted = because("the broker restarted and was not ready before the deadline", reason)
             return Unavailable(restarted, retry_after_s=2.0)
-        return DeadlineExceeded(f"no answer within {waiting.submit.ttl_s:.3g} s")
+        return DeadlineExceeded(f"no answer within {waiting.ttl_s:.3g} s")
 
     def _settle(self, request_id: int, error: HailoClipError) -> list[Action]:
         return [Settle(request_id, error)] if self._forget(request_id) else []
 
-    def _forget(self, request_id: int) -> _Waiting | None:
+    def _forget(self, request_id: int) -> Waiting | None:
         waiting = self._waiting.pop(request_id, None)
         if waiting is not None:
             self._bytes -= waiting.size

@@ -12,6 +12,8 @@ from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import call_of
 from hailo_clip.api.classifier import Classifier, Compared
 from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
+from hailo_clip.api.labels import LabelSetResource, LabelSetsResource
+from hailo_clip.api.labelsets import LabelSets
 from hailo_clip.api.metrics_resource import MetricsResource
 from hailo_clip.api.models_resource import ModelsResource
 from hailo_clip.api.openai_resource import EmbeddingsResource
@@ -31,6 +33,9 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{name}", models, suffix="one")
     app.add_route("/v1/classify", ClassifyResource(service))
+    sets = LabelSets(service, Classifier(service).vectors)
+    app.add_route("/v1/label-sets", LabelSetsResource(sets))
+    app.add_route("/v1/label-sets/{name}", LabelSetResource(service, sets))
     app.add_route("/v1/embed/image", EmbedImageResource(service))
     app.add_route("/v1/embed/text", EmbedTextResource(service))
     app.add_route("/v1/embeddings", EmbeddingsResource(service))

@@ -173,14 +173,10 @@ class Service:
         if not items:
             return np.empty((0, self.manifest.dimension), dtype=np.float32), ()
         call.items += len(items)
-        now = perf_counter()
-        left = self.config.queue.request_timeout_s - (now - call.received)
-        if call.deadline_s is not None:
-            left = min(left, call.deadline_s - (now - call.started))
         answer = await self.gateway.submit(
             items,
             tenant=call.tenant,
-            deadline_s=left,
+            deadline_s=call.left(self.config.queue.request_timeout_s),
             trace=call.request_id,
             weight=call.weight,
             bulk=call.bulk,

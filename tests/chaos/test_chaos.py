@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from hailo_clip.shared.errors import HailoClipError
+from hailo_clip.shared.messages import Reply
 from tests.chaos.monkey import WORKERS, Monkey
 from tests.doubles.processes import Frontend, Item, Service, counter, image, text
 
@@ -97,6 +98,7 @@ def judged(frontend: Frontend, number: int) -> str:
     if isinstance(outcome, HailoClipError):
         assert outcome.http_status in DECLARED, outcome
         return outcome.code
+    assert isinstance(outcome, Reply)
     errors = [e for e in frontend.check(number).errors if e is not None]
     for code, message, _ in (e for e in outcome.errors if e is not None):
         assert code == "inference_failed"

@@ -22,6 +22,7 @@ import zmq
 
 from hailo_clip.shared.codec import decode_from_frontend, encode
 from hailo_clip.shared.config import Config
+from hailo_clip.shared.label_messages import DropLabels, GetLabels, LabelRequest, ListLabels, PutLabels
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import (
     Cancel,
@@ -37,6 +38,7 @@ from hailo_clip.shared.messages import (
 )
 from hailo_clip.shared.models import models_dir, open_model
 from hailo_clip.shared.sockets import frontend_router
+from tests.doubles.fake_labels import FakeLabels
 
 Answer = Callable[[Submit], Sequence[ToFrontend]]
 
@@ -58,6 +60,7 @@ class FakeBroker:
         snapshot: what the next `Status` says; None: it is not answered.
         answers_pings: False makes it look dead while its socket lives.
         answer: the messages that a `Submit` gets; replace it to script faults.
+        labels: the label sets. asked: the requests about them, in order.
     """
 
     def __init__(self, config: Config, *, state: str = "ready", encoder: str = "emulated") -> None:
@@ -72,6 +75,8 @@ class FakeBroker:
         self.fingerprint = self.manifest.fingerprint(encoder)
         self.answers_pings = True
         self.answer: Answer = self.embed
+        self.labels = FakeLabels()
+        self.asked: list[LabelRequest] = []
         self._epoch = 1
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._changed = threading.Condition()
@@ -191,6 +196,9 @@ class FakeBroker:
                     self._pinger = peer
                     if self.answers_pings:
                         self._send([self._pong(message)], peer)
+                case PutLabels() | GetLabels() | DropLabels() | ListLabels():
+                    self.asked.append(message)
+                    self._send(self.labels.answer(message, self.fingerprint), peer)
                 case Control():
                     self.controls.append(message)
                     if self.snapshot is not None:

@@ -27,7 +27,7 @@ import zmq
 
 from hailo_clip.api.answer import Answer, read_reply
 from hailo_clip.api.health import Health
-from hailo_clip.api.inflight import Action, Inflight, Reopen, Send
+from hailo_clip.api.inflight import Action, Inflight, Outcome, Reopen, Send
 from hailo_clip.ops.broker_link import BrokerLink
 from hailo_clip.shared.codec import decode_to_frontend, encode
 from hailo_clip.shared.config import Config, load_config
@@ -45,7 +45,6 @@ PATIENCE_S = 20.0
 
 Item = tuple[Kind, bytes]
 Items = Sequence[Item]
-Outcome = Reply | HailoClipError
 
 
 class Child:
@@ -242,6 +241,7 @@ class Frontend:
         outcome = self.outcomes[number]
         if isinstance(outcome, HailoClipError):
             raise outcome
+        assert isinstance(outcome, Reply)
         kinds = [int(kind) for kind, _ in self._items[number]]
         return read_reply(outcome, kinds, self._manifest.dimension)
 

@@ -10,20 +10,20 @@ import pytest
 from hailo_clip.api.inflight import (
     LIVENESS_S,
     MARGIN_S,
-    MAX_SENDS,
     PING_S,
     PING_SOON_S,
     REOPEN_S,
     Action,
     Inflight,
+    Outcome,
     Reopen,
     Send,
     Settle,
 )
+from hailo_clip.api.waiting import MAX_SENDS
 from hailo_clip.shared.errors import (
     DeadlineExceeded,
     Draining,
-    HailoClipError,
     ModelMismatch,
     QueueFull,
     Unavailable,
@@ -49,7 +49,7 @@ def sent(actions: Iterable[Action], kind: type) -> list:  # type: ignore[type-ar
     return [a.message for a in actions if isinstance(a, Send) and isinstance(a.message, kind)]
 
 
-def settled(actions: Iterable[Action]) -> dict[int, Reply | HailoClipError]:
+def settled(actions: Iterable[Action]) -> dict[int, Outcome]:
     return {a.request_id: a.outcome for a in actions if isinstance(a, Settle)}
 
 

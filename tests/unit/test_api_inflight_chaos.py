@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hailo_clip.api.inflight import MARGIN_S, MAX_SENDS, Action, Inflight, Send, Settle
-from hailo_clip.shared.errors import HailoClipError, QueueFull, Unavailable
+from hailo_clip.api.inflight import MARGIN_S, Action, Inflight, Outcome, Send, Settle
+from hailo_clip.api.waiting import MAX_SENDS
+from hailo_clip.shared.errors import QueueFull, Unavailable
 from hailo_clip.shared.messages import Ping, Pong, Reply, Submit
 
 WANTED = Submit(0, "r-1", "10.0.0.1", 1.0, False, 0.0, "", (1,), (b"ids!",))
@@ -26,7 +27,7 @@ class Chaos(RuleBasedStateMachine):
         self.epoch, self.seq = 1, 0
         self.inflight = Inflight(lambda encoder: f"print-{encoder}", 5, 30)
         self.deadlines: dict[int, float] = {}
-        self.outcomes: dict[int, Reply | HailoClipError | None] = {}
+        self.outcomes: dict[int, Outcome | None] = {}
         self.sends: dict[int, list[tuple[int, float]]] = {}
         self._do(self.inflight.start(self.now))
 
