@@ -24,18 +24,21 @@ def register(commands: Commands) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", metavar="FILE", help="image file, or - for standard input")
     what.add_argument("--text", metavar="TEXT", help="the text")
-    parser.add_argument("--json", action="store_true", help="print the service's response as it is")
+    parser.add_argument("--json", action="store_true", help="print dimension and model, too")
     add_url(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
-    from hailo_clip.ops.rest import post, read_image, service_url
+    from hailo_clip.ops.connect import read_image, service
 
-    url = service_url(args.url)
-    if args.image is not None:
-        answer = post(url, "/v1/embed/image", {"image": read_image(args.image)})
-    else:
-        answer = post(url, "/v1/embed/text", {"text": args.text})
-    print(json.dumps(answer if args.json else answer["embedding"]))
+    with service(args.url) as client:
+        if args.image is not None:
+            found = client.embed_image(read_image(args.image))
+        else:
+            found = client.embed_text(args.text)
+    # As short as float32 allows, as the service writes them.
+    vector = [float(str(x)) for x in found.vector]
+    whole = {"embedding": vector, "dimension": len(vector), "model": found.model}
+    print(json.dumps(whole if args.json else vector))
     return 0

@@ -36,6 +36,9 @@ PURE = [
         )
     ),
     "workers/session.py",
+    "api/client_exchange.py",
+    "api/client_read.py",
+    "api/client_retry.py",
     "api/inflight.py",
     "api/openai_errors.py",
     "api/openai_input.py",
@@ -58,6 +61,7 @@ ONLY_IMPORTER = {
     },
     "falcon": {"api"},
     "gunicorn": {"api"},
+    "httpx": {"api"},
     "onnxruntime": {"workers/onnx.py", "ops"},
     "hailo_platform": {"workers"},
 }

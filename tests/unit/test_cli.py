@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 import pytest
 
 from hailo_clip import __version__
+from hailo_clip.api.client import Classification, Label
 from hailo_clip.ops.cli import COMMANDS, main
 from hailo_clip.ops.cli_classify import block_of, table
-from hailo_clip.ops.rest import RequestFailed, service_url
+from hailo_clip.ops.connect import service as connected
 from hailo_clip.shared.config import dump_config, load_config, reference
+from hailo_clip.shared.errors import ConfigError
 
 CLI = (sys.executable, "-m", "hailo_clip.ops.cli")
 
@@ -37,18 +41,24 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HAILO_CLIP_CONFIG", str(empty))
 
 
+PICTURE = b"\xff\xd8 some bytes"
+IMAGE = base64.b64encode(PICTURE).decode()
+
+
 class Service:
     """An HTTP server that answers what it is told to and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.code, self.headers, self.answer = 200, {}, b"{}"  # type: int, dict[str, str], bytes
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.asked: list[tuple[str, bytes]] = []
+        self.heard: list[Message] = []
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                service.asked.append((self.path, json.loads(body)))
+                service.asked.append((self.path, body))
+                service.heard.append(self.headers)
                 self.send_response(service.code)
                 for name, value in service.headers.items():
                     self.send_header(name, value)
@@ -65,6 +75,12 @@ class Service:
         self.answer, self.code, self.headers = json.dumps(body).encode(), code, headers
 
 
+def asked(service: Service) -> tuple[str, Any]:
+    """Path and JSON of the first request."""
+    path, body = service.asked[0]
+    return path, json.loads(body)
+
+
 @pytest.fixture
 def service() -> Iterator[Service]:
     stub = Service()
@@ -79,7 +95,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
-    path.write_bytes(b"\xff\xd8 some bytes")
+    path.write_bytes(PICTURE)
     return path
 
 
@@ -132,7 +148,7 @@ def test_help_needs_no_heavy_library() -> None:
     """What --help imports is what makes it slow; time itself depends on the machine."""
     code = (
         "import sys; from hailo_clip.ops.cli import build_parser; build_parser().format_help(); "
-        "sys.exit(str({'numpy', 'zmq', 'yaml', 'falcon', 'PIL', 'urllib.request'} & set(sys.modules) or ''))"
+        "sys.exit(str({'numpy', 'zmq', 'yaml', 'falcon', 'PIL', 'httpx'} & set(sys.modules) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "\n"
@@ -193,8 +209,7 @@ def test_serve_without_its_model_stops_with_the_two_commands_that_help(
 def test_classify_prints_a_table(service: Service, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service.answers(CLASSIFIED)
     assert main(["classify", str(picture), "a cat", "a dog", "--url", service.url]) == 0
-    image = base64.b64encode(picture.read_bytes()).decode()
-    assert service.asked == [("/v1/classify", {"image": image, "prompts": ["a cat", "a dog"], "top_k": 2})]
+    assert asked(service) == ("/v1/classify", {"image": IMAGE, "prompts": ["a cat", "a dog"], "top_k": 2})
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.split() == ["1", "0.750", "█" * 18, "a", "cat"]
     assert second.split() == ["2", "0.000", "a", "\\x1b[31mdog"]
@@ -207,21 +222,47 @@ def test_classify_passes_its_options_on_and_prints_json(
     service.answers(CLASSIFIED)
     options = ["--top-k", "1", "--threshold", "0.25", "--json", "--url", service.url + "/"]
     assert main(["classify", str(picture), "a cat", "a dog", *options]) == 0
-    assert service.asked[0][1] | {"image": ""} == {
-        "image": "",
-        "prompts": ["a cat", "a dog"],
-        "top_k": 1,
-        "threshold": 0.25,
-    }
+    assert asked(service)[1] == {"image": IMAGE, "prompts": ["a cat", "a dog"], "top_k": 1, "threshold": 0.25}
     assert json.loads(capsys.readouterr().out) == CLASSIFIED
+
+
+def test_classify_with_templates_and_probabilities(service: Service, picture: Path) -> None:
+    service.answers(CLASSIFIED)
+    options = ["--softmax", "--template", "a {}", "--template", "the {}", "--negative", "a wall"]
+    assert main(["classify", str(picture), "cat", "--url", service.url, *options]) == 0
+    assert asked(service)[1] == {
+        "image": IMAGE,
+        "prompts": ["cat"],
+        "templates": ["a {}", "the {}"],
+        "negative_prompts": ["a wall"],
+        "top_k": 1,
+        "score_mode": "softmax",
+    }
+
+
+def test_classify_with_a_label_set_shows_all_of_it(service: Service, picture: Path) -> None:
+    service.answers(CLASSIFIED)
+    assert main(["classify", str(picture), "--label-set", "ppe", "--url", service.url]) == 0
+    assert service.asked == [("/v1/classify?label_set=ppe&top_k=256", picture.read_bytes())]
+
+
+@pytest.mark.parametrize("labels", [[], ["a cat", "--label-set", "ppe"]])
+def test_classify_takes_prompts_or_a_label_set(
+    labels: list[str], picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["classify", str(picture), *labels])
+    assert caught.value.code == 2
+    assert "give one or more PROMPTs, or --label-set" in capsys.readouterr().err
 
 
 def test_bars_are_plain_where_blocks_cannot_be_shown() -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert block_of(ascii_only) == "#"
     assert block_of(io.StringIO()) == "#"  # no encoding known
-    assert "###" in table(CLASSIFIED, "#")
-    assert "no prompt reaches the threshold" in table(CLASSIFIED | {"classifications": []}, "#")
+    found = Classification(model="demo", labels=(Label("a cat", 0.75, 1),), inference_time_ms=12.5)
+    assert "###" in table(found, "#")
+    assert "no prompt reaches the threshold" in table(dataclasses.replace(found, labels=()), "#")
 
 
 def test_embed_prints_the_vector(service: Service, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +273,16 @@ def test_embed_prints_the_vector(service: Service, picture: Path, capsys: pytest
     assert main(["embed", "--image", str(picture), "--json", "--url", service.url]) == 0
     assert json.loads(capsys.readouterr().out) == answer
     assert [path for path, _ in service.asked] == ["/v1/embed/text", "/v1/embed/image"]
-    assert service.asked[0][1] == {"text": "a cat"}
+    assert asked(service) == ("/v1/embed/text", {"text": "a cat"})
+    assert service.asked[1][1] == picture.read_bytes()
+
+
+def test_embed_prints_no_more_digits_than_the_service(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.answers({"embedding": [0.12345679, -3.3e-9], "dimension": 2, "model": "demo"})
+    assert main(["embed", "--text", "a cat", "--url", service.url]) == 0
+    assert capsys.readouterr().out == "[0.12345679, -3.3e-09]\n"
 
 
 def test_an_image_from_standard_input(service: Service) -> None:
@@ -240,7 +290,19 @@ def test_an_image_from_standard_input(service: Service) -> None:
     command = [*CLI, "classify", "-", "a cat", "--url", service.url]
     done = subprocess.run(command, input=b"bytes", capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert service.asked[0][1]["image"] == base64.b64encode(b"bytes").decode()
+    assert asked(service)[1]["image"] == base64.b64encode(b"bytes").decode()
+
+
+def test_the_key_comes_from_the_environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAILO_CLIP_API_KEY", "hc_secret")
+    service.answers({"embedding": [0.6, -0.8], "dimension": 2, "model": "demo"})
+    assert main(["embed", "--text", "x", "--url", service.url]) == 0
+    assert service.heard[0]["Authorization"] == "Bearer hc_secret"
+
+
+def test_a_text_that_is_no_unicode(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", "--text", "\udcff"]) == 1
+    assert capsys.readouterr().err == "error: text has a text that is not valid Unicode: '\\udcff'\n"
 
 
 @pytest.mark.parametrize(
@@ -293,14 +355,18 @@ def test_a_missing_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:5000", "http://", "file:///etc/passwd"])
 def test_only_http_urls(url: str) -> None:
-    with pytest.raises(RequestFailed, match="is not a URL such as"):
-        service_url(url, {})
+    with pytest.raises(ConfigError, match="is not a URL such as"), connected(url, {}):
+        pass
 
 
 def test_the_url_by_flag_else_variable_else_default() -> None:
-    assert service_url("http://a/", {"HAILO_CLIP_URL": "http://b"}) == "http://a"
-    assert service_url(None, {"HAILO_CLIP_URL": "http://b"}) == "http://b"
-    assert service_url(None, {}) == "http://127.0.0.1:5000"
+    for url, environ, expected in (
+        ("http://a/", {"HAILO_CLIP_URL": "http://b"}, "http://a"),
+        (None, {"HAILO_CLIP_URL": "http://b"}, "http://b"),
+        (None, {}, "http://127.0.0.1:5000"),
+    ):
+        with connected(url, environ) as client:
+            assert client.url == expected
 
 
 # Ends
