@@ -16,9 +16,10 @@ import numpy as np
 from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import Call
 from hailo_clip.api.fields import Picture
+from hailo_clip.api.labelsets import LabelSets
 from hailo_clip.api.service import Embedded, Faults, Service
 from hailo_clip.api.validation import Labels
-from hailo_clip.shared.errors import ModelMismatch, NotFound, ServiceError
+from hailo_clip.shared.errors import ModelMismatch, ServiceError
 
 REMEMBERED = 4096
 """Vectors of prompts in templates that are kept: 10 MiB at 640 dimensions."""
@@ -45,10 +46,15 @@ class Compared:
 
 
 class Classifier:
-    """Embeds images and labels together, in one request to the broker."""
+    """Embeds images and labels together, in one request to the broker.
+
+    Attributes:
+        sets: the stored label sets.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.sets = LabelSets(service, self.vectors)
         self._known: OrderedDict[bytes, Embeddings] = OrderedDict()
 
     async def compare(
@@ -67,9 +73,19 @@ class Classifier:
             ServiceError: 429, 500, 503 or 504.
         """
         if isinstance(labels, str):
-            raise NotFound(f"There is no label set {labels!r}")
+            return await self._compare_stored(call, pictures, labels, each)
         embedded, vectors = await self._vectors(call, pictures, labels, each)
         return Compared(embedded.images, embedded.image_faults, labels.prompts, vectors)
+
+    async def _compare_stored(
+        self, call: Call, pictures: Sequence[Picture], name: str, each: bool
+    ) -> Compared:
+        """The same with a stored label set, which costs no text pass."""
+        stored = await self.sets.get(call, call.namespace, name)
+        embedded = await self._embed(call, pictures, (), each)
+        if call.fingerprint != stored.fingerprint:
+            raise _model_changed()
+        return Compared(embedded.images, embedded.image_faults, stored.prompts, stored.matrix)
 
     async def vectors(self, call: Call, labels: Labels) -> Embeddings:
         """The vectors of `labels`, float32 ``[n + k, D]``: of its prompts, then of its negative prompts.
@@ -98,7 +114,7 @@ class Classifier:
             none = np.zeros((len(prompts), self._service.manifest.dimension), dtype=np.float32)
             return embedded, none
         if call.fingerprint != fingerprint:
-            raise ModelMismatch("the model changed while the request ran", retry_after_s=1.0)
+            raise _model_changed()
         count = len(labels.templates)
         fresh = {p: mean_vector(embedded.texts[i * count : (i + 1) * count]) for i, p in enumerate(missing)}
         vectors = {prompt: fresh[prompt] if old is None else old for prompt, old in known.items()}
@@ -135,6 +151,10 @@ def mean_vector(rows: Embeddings) -> Embeddings:
     if length < _SHORTEST:
         raise ServiceError("the embeddings of a prompt's templates cancel each other out")
     return (mean / length).astype(np.float32)
+
+
+def _model_changed() -> ModelMismatch:
+    return ModelMismatch("the model changed while the request ran", retry_after_s=1.0)
 
 
 def _key(fingerprint: str, templates: Sequence[str], prompt: str) -> bytes:

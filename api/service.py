@@ -160,7 +160,8 @@ class Service:
         call.deadline_s = deadline_s(req.get_header("x-deadline-ms"))
         call.required_fingerprint = req.get_header("x-require-model-fingerprint", default="")
         self.gateway.require_ready()
-        require_fingerprint(call.required_fingerprint, self.gateway.health.fingerprint)
+        call.fingerprint = self.gateway.health.fingerprint
+        require_fingerprint(call.required_fingerprint, call.fingerprint)
         data = await read_body(req.stream, call, self.max_body, self.budget)
         call.account("receive")
         call.received = perf_counter()

@@ -233,6 +233,25 @@ def test_there_is_no_label_set_of_that_name(frontend: Frontend) -> None:
     assert answer.json["error"] == "There is no label set 'nobody-put-it'"
 
 
+@pytest.mark.parametrize("mode", ["cosine", "softmax"])
+def test_a_label_set_gives_what_its_parts_give_for_one_image_pass(frontend: Frontend, mode: str) -> None:
+    parts = {"prompts": ["a helmet", "no helmet"], "templates": ["a worker with {}", "{}"]}
+    negatives = {"negative_prompts": ["an empty room"]} if mode == "softmax" else {}
+    stored = frontend.request("PUT", "/v1/label-sets/ppe", json=parts | negatives)
+    assert stored.status_code in (200, 201)
+    expected = frontend.post(CLASSIFY, {"image": PHOTO, "score_mode": mode} | parts | negatives)
+    frontend.broker.submits.clear()
+    answer = frontend.post(CLASSIFY, {"image": PHOTO, "score_mode": mode, "label_set": "ppe"})
+    assert answer.json["classifications"] == expected.json["classifications"]
+    assert [list(submit.kinds) for submit in frontend.broker.submits] == [[0]]
+    query = f"label_set=ppe&score_mode={mode}"
+    raw_answer = frontend.request("POST", CLASSIFY, query_string=query, **raw(jpeg(), "image/jpeg"))
+    assert raw_answer.json["classifications"] == expected.json["classifications"]
+    many = frontend.post(CLASSIFY, {"images": ["AAAA", PHOTO], "score_mode": mode, "label_set": "ppe"})
+    assert list(many.json["results"][0]) == ["error"]
+    assert many.json["results"][1]["classifications"] == expected.json["classifications"]
+
+
 # Headers
 
 
