@@ -16,6 +16,7 @@ from hailo_clip.broker.promptcache import PromptCache
 log = logging.getLogger("hailo_clip.broker")
 
 EVERY_S = 300.0
+DEBRIS = "tmp"
 
 
 class CacheFile:
@@ -54,16 +55,19 @@ class CacheFile:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, self._cache.dump(self._policy.fingerprint))
+            replace_file(self._path, self._cache.dump(self._policy.fingerprint))
         except OSError as e:
             log.warning("prompt cache not written: %s", e, extra={"file": str(self._path)})
             return
         self._cache.changes = 0
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, then put it in its place. Raises OSError, and leaves nothing behind."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, then put it in its place. Raises OSError, and leaves nothing behind.
+
+    What a killed process leaves begins with `DEBRIS`.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=DEBRIS, delete=False) as f:
         try:
             f.write(data)
             f.flush()

@@ -15,6 +15,7 @@ class Policy:
     Attributes:
         broker_epoch: random, new at each broker start.
         image_bytes: size of one image item's payload. max_tokens: most ids of a text item.
+        max_label_sets, max_label_bytes: most label sets, and memory that they may take.
         inflight_per_device: batches a device has at most: one running, one staged.
         stage_lead_s: how long before a running batch should end the next one is staged. Until then late
             items may still join it; any later and the device might run dry.
@@ -39,6 +40,8 @@ class Policy:
     max_bytes: int = 256 << 20
     max_batch: int = 8
     cache_entries: int = 10_000
+    max_label_sets: int = 1000
+    max_label_bytes: int = 64 << 20
     inflight_per_device: int = 2
     stage_lead_s: float = 0.006
     bulk_share: float = 0.1
@@ -67,5 +70,7 @@ def policy_from(config: Config, manifest: Manifest, encoder: str, broker_epoch: 
         max_bytes=int(config.queue.max_bytes_mib * (1 << 20)),
         max_batch=config.workers.max_batch,
         cache_entries=config.cache.max_entries,
+        max_label_sets=config.labels.max_sets,
+        max_label_bytes=config.labels.max_mib << 20,
         note_endings=config.log.level == "debug",
     )

@@ -6,7 +6,7 @@ order, ticking when it is time. `wake_at` says when it next has something to do.
 
 The parts: `admission` (who is let in), `ledger` (who waits for what; exactly one answer each),
 `fairqueue` (whose turn it is), `dispatcher` (which batch goes where, when), `pool` (workers and devices),
-`recovery` (losses, retries, quarantine), `costs` (what a batch takes), `promptcache`.
+`recovery` (losses, retries, quarantine), `costs` (what a batch takes), `promptcache`, `labels`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hailo_clip.broker.admission import Admission
 from hailo_clip.broker.costs import CostModel
 from hailo_clip.broker.dispatcher import Dispatcher
 from hailo_clip.broker.fairqueue import FairQueue
+from hailo_clip.broker.labels import LabelStore
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import Pool
@@ -39,6 +40,7 @@ class Scheduler:
         self.metrics = Metrics()
         self.costs = CostModel(policy.max_batch)
         self.cache = PromptCache(policy.cache_entries)
+        self.labels = LabelStore(policy)
         self.pool = Pool(policy.inflight_per_device)
         self.quarantine = Quarantine(policy.quarantine_s)
         self.outbox: list[Action] = []
@@ -73,6 +75,8 @@ class Scheduler:
             case m.Control():
                 if message.verb == "drain":
                     self.admission.draining = True
+            case _:
+                self.outbox.append(Send("frontend", peer, self.labels.answer(message)))
 
     def _submit(self, now: float, peer: bytes, submit: m.Submit) -> None:
         if (peer, submit.request_id) in self.ledger.requests:
@@ -149,6 +153,7 @@ class Scheduler:
     def check_invariants(self) -> None:
         """Raise AssertionError unless every part's books agree. For tests."""
         self.ledger.check_invariants()
+        self.labels.check_invariants()
         self.pool.check_invariants()
 
     def _pong(self, now: float, seq: int) -> m.Pong:

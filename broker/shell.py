@@ -1,6 +1,7 @@
-"""The broker process: sockets, signals, the clock and the cache file around the scheduler.
+"""The broker process: sockets, signals, the clock and the files around the scheduler.
 
-The only file of the broker that imports zmq. One thread; nothing in the loop blocks but the poll.
+The only file of the broker that imports zmq. Nothing in the loop blocks but the poll; files of label sets are
+written by a thread of their own (labelfiles.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from hailo_clip.broker.cachefile import CacheFile
+from hailo_clip.broker.labelfiles import LabelFiles
 from hailo_clip.broker.policy import policy_from
 from hailo_clip.broker.scheduler import Scheduler
 from hailo_clip.broker.snapshot import snapshot
@@ -31,6 +33,7 @@ from hailo_clip.shared.sockets import backend_router, frontend_router, receive_f
 
 log = logging.getLogger("hailo_clip.broker")
 
+LABELS = "label-sets"  # directory in the state directory
 ROUND = 64  # most messages taken from one socket before actions are carried out
 PROBES_S = (0.0, 0.02, 0.1)  # after a disconnection: when to look for workers that are gone
 _GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
@@ -48,8 +51,11 @@ def run_broker(config: Config) -> int:
     scheduler = Scheduler(policy, time.monotonic())
     cache = CacheFile(scheduler.cache, policy, state_dir(config) if config.cache.persist else None)
     cache.load()
+    labels = LabelFiles(scheduler.labels, state_dir(config) / LABELS if config.labels.persist else None)
+    labels.load()
     with zmq.Context() as context:
-        shell = Shell(scheduler, frontend_router(context, config), backend_router(context, config), cache)
+        frontend, backend = frontend_router(context, config), backend_router(context, config)
+        shell = Shell(scheduler, frontend, backend, cache, labels)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, shell.stop)
         log.info(
@@ -80,17 +86,19 @@ class Shell:
         frontend: zmq.Socket[bytes],
         backend: zmq.Socket[bytes],
         cache: CacheFile,
+        labels: LabelFiles,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._sockets = {"frontend": frontend, "backend": backend}
         self._cache = cache
+        self._labels = labels
         self._clock = clock
         self._monitor: Any = backend.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._probes: list[float] = []
         self._stopping = False
         self._poller = zmq.Poller()
-        for socket in (frontend, backend, self._monitor):
+        for socket in (frontend, backend, self._monitor, labels.bell):
             self._poller.register(socket, zmq.POLLIN)
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
@@ -112,6 +120,8 @@ class Shell:
 
     def close(self) -> None:
         """Close the sockets; what was sent still leaves (LINGER)."""
+        for answer in self._labels.finish():
+            self._send(answer)
         self._sockets["backend"].disable_monitor()
         self._monitor.close(linger=0)
         for socket in self._sockets.values():
@@ -127,6 +137,8 @@ class Shell:
                 self._receive(plane)
         self._probe()
         self._act()
+        for answer in self._labels.written():
+            self._send(answer)
         self._cache.save_now_and_then(self._clock())
 
     def _receive(self, plane: str) -> None:
@@ -161,7 +173,7 @@ class Shell:
             for action in actions:
                 if isinstance(action, Note):
                     log.log(action.level, action.text, extra=action.fields)
-                elif not self._send(action):
+                elif not (self._labels.takes(action) or self._send(action)):
                     gone.add((action.plane, action.peer))
             for plane, peer in gone:
                 self._scheduler.unreachable(now, plane, peer)

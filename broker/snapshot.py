@@ -12,7 +12,7 @@ def snapshot(scheduler: Scheduler, now: float) -> dict[str, Any]:
     """Everything an operator may want to know, as msgpack values.
 
     Keys: state, reason, model, fingerprint, encoder, broker_epoch, uptime_s, accepted/in_flight/waiting
-    counts, limits, tenants (name -> waiting requests), workers, devices, cache, lost_pids, metrics.
+    counts, limits, tenants (name -> waiting requests), workers, devices, cache, labels, lost_pids, metrics.
     """
     s = scheduler
     state, reason = s.health(now)
@@ -34,6 +34,7 @@ def snapshot(scheduler: Scheduler, now: float) -> dict[str, Any]:
         "workers": _workers(s, now),
         "devices": _devices(s, now),
         "cache": {"entries": len(s.cache), "bytes": s.cache.bytes, "max_entries": s.cache.max_entries},
+        "labels": {"sets": len(s.labels), "bytes": s.labels.bytes, "max_sets": s.policy.max_label_sets},
         "quarantine": len(s.quarantine),
         "frontends": len(s.frontends),
         "lost_pids": s.recovery.lost_pids(now),
@@ -88,6 +89,8 @@ def _gauges(s: Scheduler, now: float) -> list[list[Any]]:
         ["devices", [], len(ready_devices)],
         ["prompt_cache_entries", [], len(s.cache)],
         ["prompt_cache_bytes", [], s.cache.bytes],
+        ["label_sets", [], len(s.labels)],
+        ["label_sets_bytes", [], s.labels.bytes],
     ]
     for state in (WorkerState.LOADING, WorkerState.READY, WorkerState.STOPPING):
         gauges.append(["workers", [state.value], s.pool.count(state)])

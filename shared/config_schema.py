@@ -147,6 +147,15 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """The label sets that the broker keeps."""
+
+    max_sets: int = setting(1000, Whole(0, 1_000_000), "most label sets; one more: 400")
+    max_mib: int = setting(64, Whole(1, 65_536), "most MiB that all label sets take; beyond it: 400")
+    persist: bool = setting(True, Flag(), "keep label sets across restarts")
+
+
+@dataclass(frozen=True, slots=True)
 class Auth:
     """API keys."""
 
@@ -183,6 +192,7 @@ class Config:
     queue: Queue = field(default_factory=Queue)
     broker: Broker = field(default_factory=Broker)
     cache: Cache = field(default_factory=Cache)
+    labels: Labels = field(default_factory=Labels)
     auth: Auth = field(default_factory=Auth)
     log: Log = field(default_factory=Log)
 
@@ -210,6 +220,7 @@ SECTIONS: dict[str, type] = {
     "queue": Queue,
     "broker": Broker,
     "cache": Cache,
+    "labels": Labels,
     "auth": Auth,
     "log": Log,
 }

@@ -56,6 +56,8 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "devices": ((), "Devices with at least one ready worker"),
     "prompt_cache_entries": ((), "Prompts held in the cache"),
     "prompt_cache_bytes": ((), "Memory the prompt cache takes"),
+    "label_sets": ((), "Label sets kept"),
+    "label_sets_bytes": ((), "Memory the label sets take"),
 }
 
 Labels = tuple[str, ...]

@@ -113,7 +113,7 @@ def test_empty_files_and_sections_are_fine(tmp_path: Path, text: str) -> None:
         (
             "zzz: 1",
             "zzz ({file}): there is no such setting; the sections are "
-            "server, model, workers, queue, broker, cache, auth, log",
+            "server, model, workers, queue, broker, cache, labels, auth, log",
         ),
         ("server: {port: 0}", "server.port = 0 ({file}): must be a whole number from 1 to 65535"),
         ("server: {port: '80'}", "server.port = '80' ({file}): must be a whole number from 1 to 65535"),
