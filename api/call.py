@@ -156,4 +156,9 @@ def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     given = _values(headers, b"x-request-id")
     if len(given) == 1 and REQUEST_ID.fullmatch(given[0]):
         return given[0]
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """A random id."""
     return secrets.token_hex(8)

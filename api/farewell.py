@@ -46,13 +46,14 @@ class Farewell(asyncio.Protocol):
         self._lost(exc)
 
 
-def last_words(status: int, message: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A whole HTTP answer that ends the connection."""
+def last_words(status: int, message: str, trace: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
+    """A whole HTTP answer that ends the connection; `trace` is the id that it has in the log."""
     body = orjson.dumps({"error": message})
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("X-Content-Type-Options", "nosniff"),
+        ("X-Request-Id", trace),
         *extra,
         ("Connection", "close"),
     ]

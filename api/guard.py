@@ -24,7 +24,7 @@ from gunicorn.asgi.parser import InvalidHeader
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
-from hailo_clip.api.call import UNMATCHED
+from hailo_clip.api.call import UNMATCHED, new_request_id
 from hailo_clip.api.farewell import Farewell, last_words, words_for
 
 log = logging.getLogger("hailo_clip.api.guard")
@@ -83,15 +83,16 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
 
     def turn_away(self, transport: asyncio.Transport, reason: str) -> None:
         """Refuse a new connection."""
-        now = self.loop.time()
+        now, trace = self.loop.time(), new_request_id()
         if now >= self._next_warning:
             self._next_warning = now + QUIET_S
-            log.warning("connections are refused", extra={"reason": reason, "connections": self.nr_conns})
+            facts = {"trace": trace, "reason": reason, "connections": self.nr_conns}
+            log.warning("connections are refused", extra=facts)
         if self._turned_away >= MAX_TURNED_AWAY:
             transport.abort()
             return
         self._turned_away += 1
-        transport.write(last_words(503, reason, [("Retry-After", "1")]))
+        transport.write(last_words(503, reason, trace, [("Retry-After", "1")]))
         Farewell(transport, self.loop, self._turned)
 
     def _turned(self, e: Exception | None) -> None:
@@ -179,12 +180,13 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
             return
         self._said_goodbye = True
         peer = self.transport.get_extra_info("peername")
-        words = words_for(status, message, self.cfg)
-        facts = {"code": status, "reason": words, "tenant": str(peer[0]) if peer else "local"}
+        words, trace = words_for(status, message, self.cfg), new_request_id()
+        tenant = str(peer[0]) if peer else "local"
+        facts = {"trace": trace, "code": status, "reason": words, "tenant": tenant}
         log.info("request refused unread", extra=facts)
         self.app.service.gateway.count(UNMATCHED, status)
         if not self._answering:  # else this would stand in the middle of an answer
-            self._safe_write(last_words(status, words, extra_headers))
+            self._safe_write(last_words(status, words, trace, extra_headers))
 
     async def _serve_http_request(self, *args: Any) -> Any:
         try:

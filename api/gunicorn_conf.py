@@ -13,6 +13,11 @@ from hailo_clip.shared.config import Config
 KEEPALIVE_S = 5
 """Connections are closed that have waited for their next request for this long."""
 
+MAX_REQUEST_LINE = 8190
+MAX_HEADER = 8190
+MAX_HEADERS = 64
+"""Most bytes of the request line and of a header, and most headers; prompts may travel in the query."""
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (only gunicorn's own unlinked heartbeat files go there)
 
 
@@ -36,9 +41,9 @@ def settings(config: Config) -> dict[str, Any]:
         "timeout": 30,
         # What is accepted is answered before the process ends.
         "graceful_timeout": math.ceil(config.queue.request_timeout_s) + KEEPALIVE_S,
-        "limit_request_line": 8190,  # prompts may travel in the query
-        "limit_request_fields": 64,
-        "limit_request_field_size": 8190,
+        "limit_request_line": MAX_REQUEST_LINE,
+        "limit_request_fields": MAX_HEADERS,
+        "limit_request_field_size": MAX_HEADER,
         # Heartbeat files on a disk can block the event loop while the disk is busy.
         "worker_tmp_dir": str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None,
         "forwarded_allow_ips": "",  # server.trusted_proxies is judged by the app
