@@ -32,8 +32,12 @@ from hailo_clip.workers.hailo_status import HefUnfit, hailo_error, hailo_errors
 SLOTS = 2
 """Batches on the device at a time: one runs while the next waits in its queue."""
 
-TIMEOUT_S = 20.0
-"""Longest wait for a batch. One takes about 0.1 s, but other programs may share the device."""
+TIMEOUT_S = 4.0
+"""Longest wait for a batch. One takes about 0.1 s, but other programs may share the device. It is shorter
+than the broker's patience (5 s), which could only guess whether the device or the input is to blame."""
+
+FIRST_TIMEOUT_S = 20.0
+"""The same for a network's first batch, before which the device may have to take the network in."""
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +87,15 @@ class Meter:
 class Flight:
     """One batch on the device; its callback runs in a thread of HailoRT's."""
 
-    def __init__(self, slot: Slot, count: int, done: Callable[[], None], meter: Meter) -> None:
+    def __init__(
+        self, slot: Slot, count: int, done: Callable[[], None], meter: Meter, patience_s: float = TIMEOUT_S
+    ) -> None:
         self.slot = slot
         self.count = count
         self.device_s = 0.0
         self._started = time.monotonic()
-        self.deadline = self._started + TIMEOUT_S
+        self.patience_s = patience_s
+        self.deadline = self._started + patience_s
         self._meter = meter
         self.error: BaseException | None = None
         self._landed = threading.Event()
@@ -145,6 +152,7 @@ class Network:
         self._hef = hef
         self._meter = meter
         self._broken: EncoderError | None = None
+        self._has_run = False
         self._flights: deque[Flight] = deque()
         with hailo_errors("loading the network", device_id, hef):
             model = vdevice.create_infer_model(str(hef))
@@ -191,7 +199,8 @@ class Network:
             EncoderError: fatal; the device did not take them.
         """
         self._slots.remove(slot)
-        flight = Flight(slot, count, done, self._meter)
+        patience_s = TIMEOUT_S if self._has_run else FIRST_TIMEOUT_S
+        flight = Flight(slot, count, done, self._meter, patience_s)
         try:
             with hailo_errors("queueing a batch", self._device_id, self._hef):
                 self._configured.wait_for_async_ready(int(READY_S * 1000), count)
@@ -210,10 +219,11 @@ class Network:
         if self._broken is not None:
             raise self._broken
         if not flight.wait():
-            late = TimeoutError(f"no answer within {TIMEOUT_S:g} s")
+            late = TimeoutError(f"no answer within {flight.patience_s:g} s")
             raise self._break(hailo_error(late, "encoding", self._device_id, self._hef), flight)
         if flight.error is not None:
             raise self._break(hailo_error(flight.error, "encoding", self._device_id, self._hef), flight)
+        self._has_run = True
         rows = flight.slot.outputs[: flight.count].copy()
         self._flights.remove(flight)
         self._slots.append(flight.slot)

@@ -1,10 +1,10 @@
 """How busy the Hailo encoder keeps a device: items a second against the device double's own limit.
 
-Run from the repository's root: ``python -m tests.doubles.bench [seconds] [rounds]``, or ``make bench-encoder``.
-The double takes the times of a Hailo-10H (a + b*n for a batch of n), so the limit is known: 157 images or
-73.6 prompts a second a device. Each worker is a process with a closed loop of full batches, handed over one
-ahead or not. The double computes nothing here, but inputs have the sizes of CLIP ResNet-50x4: 249 kB an
-image, 197 kB a prompt. Told are the median of the rounds, and the worst and best as shares of the limit.
+Run from the repository's root: ``make bench-encoder``, or ``python -m tests.doubles.bench [seconds]
+[rounds]``. The double takes the times of a Hailo-10H (a + b*n for a batch of n), so the limit is known: 157
+images or 73.6 prompts a second a device. Each worker is a process with a closed loop of full batches, handed
+over one ahead or not. The double computes nothing here, but inputs have the sizes of CLIP ResNet-50x4: 249 kB
+an image, 197 kB a prompt. Told are the median of the rounds, and the worst and best as shares of the limit.
 """
 
 from __future__ import annotations
@@ -58,25 +58,26 @@ def main() -> None:
 def measured(home: Path, kind: Kind, devices: int, workers: int, ahead: bool, seconds: float) -> float:
     """Items a second of all workers together."""
     context = multiprocessing.get_context("spawn")
-    rates: Any = context.Queue()
+    spans: Any = context.Queue()
     start = context.Barrier(workers)
     ids = [FIRST, SECOND][:devices]
     processes = [
-        context.Process(target=work, args=(home, ids, device, kind, ahead, seconds, start, rates))
+        context.Process(target=work, args=(home, ids, device, kind, ahead, seconds, start, spans))
         for device in spread(ids, workers)
     ]
     for process in processes:
         process.start()
-    total = sum(rates.get(timeout=60 + seconds) for _ in processes)
+    done = [spans.get(timeout=60 + seconds) for _ in processes]
     for process in processes:
         process.join()
-    return float(total)
+    items, begins, ends = zip(*done, strict=True)
+    return float(sum(items) / (max(ends) - min(begins)))
 
 
 def work(
-    home: Path, ids: list[str], device: str, kind: Kind, ahead: bool, seconds: float, start: Any, rates: Any
+    home: Path, ids: list[str], device: str, kind: Kind, ahead: bool, seconds: float, start: Any, spans: Any
 ) -> None:
-    """One worker's closed loop; puts its rate into `rates`."""
+    """One worker's closed loop; puts its items, and when it began and ended, into `spans`."""
     told = environment(home / "devices", ids, time_scale=1)
     os.environ.update(told, HAILO_DOUBLE_COMPUTES_NOTHING="1")
     sys.path.insert(0, told["PYTHONPATH"])
@@ -96,7 +97,7 @@ def work(
         done.get(timeout=30)
         assert np.isfinite(under_way.popleft().result()).all()
         items += BATCH
-    rates.put(items / (time.monotonic() - began))
+    spans.put((items, began, time.monotonic()))
     encoder.close()
 
 

@@ -205,7 +205,7 @@ def test_buffers_of_a_hung_batch_are_never_used_again(
     double: Double, package: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     abandoned: list[object] = []
-    monkeypatch.setattr(hailo_model, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(hailo_model, "FIRST_TIMEOUT_S", 0.05)
     monkeypatch.setattr(hailo_model, "_ABANDONED", abandoned)
     encoder = opened(package)
     double.fault(hang_s=0.3)
@@ -220,10 +220,23 @@ def test_buffers_of_a_hung_batch_are_never_used_again(
     while not np.all(slot.outputs[:3].view(np.uint8) == 0x4C):  # the late write
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    monkeypatch.setattr(hailo_model, "TIMEOUT_S", 20)
+    monkeypatch.setattr(hailo_model, "FIRST_TIMEOUT_S", 20)
     fresh = opened(package)
     assert works(fresh)
     fresh.close()
+
+
+def test_a_device_that_has_worked_is_waited_for_less_long(
+    double: Double, package: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hailo_model, "TIMEOUT_S", 0.05)
+    encoder = opened(package)
+    double.fault(slow=3)  # the first batch may take longer than the bound of those that follow
+    monkeypatch.setenv("HAILO_DOUBLE_TIME_SCALE", "1")
+    assert works(encoder)
+    with pytest.raises(DeviceLost, match=r"no answer within 0\.05 s"):
+        encoder.encode_images(IMAGES)
+    encoder.close()
 
 
 # 10. Workers with equal batch sizes share one copy of the networks on the device.
