@@ -164,13 +164,13 @@ class LabelStore:
         most, room = self._policy.max_label_sets, self._policy.max_label_bytes
         if old is None and len(self) >= most:
             raise LimitReached(
-                f"There are {len(self)} label sets, and no more than {most} are kept; delete one first"
+                f"There is no place for another label set: {len(self)} of {most} are kept; delete one first"
             )
         total = self.bytes + fresh.size - (old.size if old else 0)
         if total > room:
             raise LimitReached(
-                f"The label set takes {fresh.size} bytes, {max(0, room - total + fresh.size)} of {room} are "
-                "free; delete another one first"
+                f"There is no place for a label set of {fresh.size} bytes: of {room}, "
+                f"{max(0, room - total + fresh.size)} are free; delete another one first"
             )
         self.bytes = total
         self._sets[fresh.key] = fresh

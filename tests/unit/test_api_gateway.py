@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +18,21 @@ import uvloop
 from hailo_clip.api.answer import Answer
 from hailo_clip.api.gateway import Gateway
 from hailo_clip.api.inflight import PING_S
+from hailo_clip.shared import label_messages as lm
 from hailo_clip.shared.config import Broker, Config, Model, Queue
 from hailo_clip.shared.errors import (
     DeadlineExceeded,
     InferenceFailed,
+    LimitReached,
     Quarantined,
     QueueFull,
     ServiceError,
     Unavailable,
 )
+from hailo_clip.shared.label_messages import LabelRequest, Labels, ListLabels
 from hailo_clip.shared.messages import Kind, Reply
 from tests.doubles.fake_broker import FakeBroker, embedding_of
+from tests.doubles.fake_labels import FakeLabels
 
 ITEMS = [(Kind.IMAGE, b"image"), (Kind.TEXT, b"text")]
 D = 640
@@ -86,6 +91,35 @@ def test_embeddings_come_back_in_item_order(config: Config) -> None:
         submit = broker.submits[0]
         assert (submit.trace, submit.tenant, submit.kinds) == ("r-1", "t", (0, 1))
         assert submit.fingerprint == broker.manifest.fingerprint("emulated")
+
+    drive(config, test)
+
+
+def test_label_sets_have_their_own_requests(config: Config) -> None:
+    async def test(broker: FakeBroker, gateway: Gateway) -> None:
+        listed, _ = await asyncio.gather(gateway.labels(ListLabels(0, ""), 10.0), ask(gateway))
+        assert (listed.outcome, listed.listing) == (lm.LISTED, ())
+        broker.labels.refusal = ("limit", "full", None)
+        with pytest.raises(LimitReached, match="full"):
+            await gateway.labels(ListLabels(0, ""), 10.0)
+        assert gateway.in_flight == 0
+
+    drive(config, test)
+
+
+def test_an_answer_to_another_question_is_an_error(config: Config) -> None:
+    async def test(broker: FakeBroker, gateway: Gateway) -> None:
+        broker.answer = lambda submit: [Labels(submit.request_id, lm.MISSING)]
+        with pytest.raises(ServiceError, match="the broker answered another question"):
+            await ask(gateway)
+
+        class Confused(FakeLabels):
+            def answer(self, request: LabelRequest, fingerprint: str) -> list[Any]:
+                return [Reply(request.request_id, (None,), 0.0, 0.0, 0, (b"",))]
+
+        broker.labels = Confused()
+        with pytest.raises(ServiceError, match="the broker answered another question"):
+            await gateway.labels(ListLabels(0, ""), 10.0)
 
     drive(config, test)
 

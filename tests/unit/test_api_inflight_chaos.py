@@ -12,9 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hailo_clip.api.inflight import MARGIN_S, Action, Inflight, Outcome, Send, Settle
 from hailo_clip.api.waiting import MAX_SENDS
 from hailo_clip.shared.errors import QueueFull, Unavailable
+from hailo_clip.shared.label_messages import GetLabels, Labels
 from hailo_clip.shared.messages import Ping, Pong, Reply, Submit
 
 WANTED = Submit(0, "r-1", "10.0.0.1", 1.0, False, 0.0, "", (1,), (b"ids!",))
+ASKED = GetLabels(0, "acme", "ppe", "")
 READY = Pong(1, "epoch-1", "ready", "", 2, "m", "print-onnx", "onnx")
 
 
@@ -27,6 +29,7 @@ class Chaos(RuleBasedStateMachine):
         self.epoch, self.seq = 1, 0
         self.inflight = Inflight(lambda encoder: f"print-{encoder}", 5, 30)
         self.deadlines: dict[int, float] = {}
+        self.asks: set[int] = set()
         self.outcomes: dict[int, Outcome | None] = {}
         self.sends: dict[int, list[tuple[int, float]]] = {}
         self._do(self.inflight.start(self.now))
@@ -40,6 +43,9 @@ class Chaos(RuleBasedStateMachine):
             elif isinstance(action, Send) and isinstance(action.message, Submit):
                 sends = self.sends.setdefault(action.message.request_id, [])
                 sends.append((self.epoch, self.now + action.message.ttl_s))
+            elif isinstance(action, Send) and isinstance(action.message, GetLabels):
+                sends = self.sends.setdefault(action.message.request_id, [])
+                sends.append((self.epoch, self.deadlines[action.message.request_id]))
             elif isinstance(action, Send) and isinstance(action.message, Ping):
                 self.seq = action.message.seq
 
@@ -55,11 +61,26 @@ class Chaos(RuleBasedStateMachine):
         self.deadlines[request_id] = self.now + ttl
         self._do(actions)
 
+    @rule(ttl=st.sampled_from([0.5, 3.0, 30.0]))
+    def ask(self, ttl: float) -> None:
+        before = len(self.inflight)
+        try:
+            request_id, actions = self.inflight.submit(self.now, ttl, ASKED)
+        except (Unavailable, QueueFull):
+            assert len(self.inflight) == before
+            return
+        self.deadlines[request_id] = self.now + ttl
+        self.asks.add(request_id)
+        self._do(actions)
+
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
         if self.deadlines:  # answered or not: late and doubled replies are part of life
             request_id = data.draw(st.sampled_from(sorted(self.deadlines)))
-            self._do(self.inflight.received(self.now, Reply(request_id, (None,), 0.0, 0.0, 0, (b"\0" * 4,))))
+            answer: Reply | Labels = Reply(request_id, (None,), 0.0, 0.0, 0, (b"\0" * 4,))
+            if request_id in self.asks:
+                answer = Labels(request_id, "missing")
+            self._do(self.inflight.received(self.now, answer))
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:

@@ -174,7 +174,7 @@ def test_one_set_too_many_is_refused_and_replacing_is_not():
     store = LabelStore(policy(max_label_sets=2))
     for name in ("a", "b"):
         answered(store, put(name))
-    expected = ("limit", "There are 2 label sets, and no more than 2 are kept; delete one first")
+    expected = ("limit", "There is no place for another label set: 2 of 2 are kept; delete one first")
     assert refused(store, put("c")) == expected
     assert answered(store, put("a", seed=1)).outcome == lm.REPLACED
     answered(store, DropLabels(9, "acme", "b"))
@@ -190,12 +190,12 @@ def test_bytes_are_bounded():
     code, message = refused(store, put("c"))
     assert code == "limit"
     assert message == (
-        f"The label set takes {probe.bytes} bytes, 50 of {2 * probe.bytes + 50} are free; "
+        f"There is no place for a label set of {probe.bytes} bytes: of {2 * probe.bytes + 50}, 50 are free; "
         "delete another one first"
     )
     assert answered(store, put("a", seed=1)).outcome == lm.REPLACED
     code, message = refused(store, put("a", 9))
-    assert f"bytes, {probe.bytes + 50} of " in message  # what it replaces makes room
+    assert f", {probe.bytes + 50} are free;" in message  # what it replaces makes room
 
 
 def test_long_prompts_count():
