@@ -132,8 +132,19 @@ def label_sets(reply: Reply, facts: Facts) -> tuple[LabelSetSummary, ...]:
 @_reader
 def models(reply: Reply, facts: Facts) -> tuple[Model, ...]:
     """An answer of GET /v1/models."""
-    names = Model.__slots__
-    return tuple(Model(**{name: entry[name] for name in names}) for entry in facts["data"])
+    return tuple(
+        Model(
+            id=entry["id"],
+            dimension=entry["dimension"],
+            image_size=entry["image_size"],
+            context_length=entry["context_length"],
+            logit_scale=entry["logit_scale"],
+            fingerprint=entry["fingerprint"] or "",
+            backend=entry["backend"] or "",
+            ready=entry["ready"],
+        )
+        for entry in facts["data"]
+    )
 
 
 @_reader

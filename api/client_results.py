@@ -140,8 +140,8 @@ class Model:
         image_size: pixels a side of what the encoder sees.
         context_length: most tokens of a text.
         logit_scale: by which cosines are multiplied before a softmax.
-        fingerprint: changes whenever embeddings are no longer comparable.
-        backend: what computes them; an emulator's embeddings mean nothing.
+        fingerprint: changes whenever embeddings are no longer comparable; empty while no worker is there.
+        backend: what computes them (an emulator's mean nothing); empty while no worker is there.
         ready: whether it answers now.
     """
 

@@ -179,8 +179,10 @@ def test_label_sets(kind: str):
 
 
 def test_models(kind: str):
-    (found,) = ask(kind, Service(answer({"object": "list", "data": [MODEL]})), "models")
+    starting = MODEL | {"fingerprint": None, "backend": None, "ready": False}
+    found, other = ask(kind, Service(answer({"object": "list", "data": [MODEL, starting]})), "models")
     assert (found.id, found.dimension, found.fingerprint, found.ready) == ("demo", 384, "f" * 64, True)
+    assert (other.fingerprint, other.backend, other.ready) == ("", "", False)
 
 
 def test_health_and_readiness_are_answers_also_when_they_are_bad(kind: str):
