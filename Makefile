@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder clean
+.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder bench bench-peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -40,6 +40,19 @@ unit: $(STAMP) .typing  ## the tests alone (ARGS="-k broker" to choose)
 chaos: $(STAMP)  ## 5,000 requests while processes are killed, stopped and hung (about a minute)
 	HAILO_CLIP_CHAOS_REQUESTS=5000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
 
+bench: $(STAMP)  ## the whole service: rates, latency, CPU, memory, plots into docs/ (10 minutes)
+	$(BIN)/hailo-clip bench --suite --plots docs $(ARGS)
+
+PEERS := .venv-peers
+$(PEERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable . \
+	  'mosec>=0.9.8,<0.10' 'litserve>=0.2.19,<0.3' 'flask>=3.1,<4'
+	@touch $@
+
+bench-peers: $(PEERS)/.installed  ## beside mosec, LitServe and Flask in the same run (20 minutes; ARGS="--rounds 1" for less)
+	$(PEERS)/bin/python -m hailo_clip.ops.bench.peers $(ARGS)
+
 bench-broker: $(STAMP)  ## the broker alone beside a bare ZeroMQ echo (a minute; ARGS="--rounds 3" for less)
 	$(BIN)/python -m hailo_clip.ops.bench_broker $(ARGS)
 
@@ -55,4 +68,4 @@ bench-encoder: $(STAMP)  ## how busy the Hailo encoder keeps one and two devices
 	$(BIN)/python -m tests.doubles.bench $(ARGS)
 
 clean:  ## remove the venv and caches
-	rm -rf $(VENV) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,89 @@
+"""Rounds of several servers to medians, ratios and verdicts. Pure.
+
+A ratio is of one round, where both ran within minutes of each other; what is shown is the median of the
+rounds' ratios. A peer with several configurations counts with the best one of each load.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hailo_clip.ops.bench.report import number, table
+
+Figures = Mapping[str, Mapping[str, Sequence[float]]]
+"""By server and load: one figure a round, requests a second or, where lower is better, milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ratio to reach on one load: our rate over theirs, or with `lower` their time over ours."""
+
+    load: str
+    family: str
+    ratio: float
+    lower: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target with what was measured.
+
+    Attributes:
+        best: the configuration of the peer that counts. ratio: the median of the rounds'. spread: its
+        lowest and highest.
+    """
+
+    target: Target
+    best: str
+    ratio: float
+    spread: tuple[float, float]
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio is reached."""
+        return self.ratio >= self.target.ratio
+
+
+def verdict(target: Target, ours: str, configurations: Sequence[str], figures: Figures) -> Verdict:
+    """Judge one target.
+
+    Args:
+        target: what is to be reached.
+        ours: name of our service.
+        configurations: names of the peer's.
+        figures: everything that was measured.
+    """
+    mine = figures[ours][target.load]
+    pick = min if target.lower else max
+    best = pick(configurations, key=lambda name: statistics.median(figures[name][target.load]))
+    theirs = figures[best][target.load]
+    ratios = [t / m if target.lower else m / t for m, t in zip(mine, theirs, strict=True)]
+    return Verdict(target, best, statistics.median(ratios), (min(ratios), max(ratios)))
+
+
+def figure_table(loads: Sequence[str], figures: Figures, lower: Sequence[str]) -> list[str]:
+    """Medians by server and load; loads in `lower` are milliseconds."""
+    head = ["", *(f"{load}{' (ms)' if load in lower else ''}" for load in loads)]
+    rows = []
+    for name, found in figures.items():
+        medians = [statistics.median(found[load]) if load in found else None for load in loads]
+        rows.append([name, *(number(m) for m in medians)])
+    return table(head, rows)
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
+    """The targets, one a row."""
+    rows = [
+        [
+            v.target.load,
+            v.best,
+            f"{v.ratio:.2f}",
+            f"{v.spread[0]:.2f} to {v.spread[1]:.2f}",
+            f"{v.target.ratio:.2f}",
+            "met" if v.met else "missed",
+        ]
+        for v in verdicts
+    ]
+    return table(["load", "against", "ratio", "rounds", "aim", ""], rows)

@@ -1,0 +1,157 @@
+"""The benchmark's tables, plots and comparisons, and its command line's refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from hailo_clip.ops.bench.peers.compare import Target, figure_table, verdict, verdict_table
+from hailo_clip.ops.bench.plot import HEIGHT, WIDTH, Line, Mark, Plot, ticks
+from hailo_clip.ops.bench.report import number, part_table, plain, result_table, table
+from hailo_clip.ops.bench.run import Part, Result, Scenario
+from hailo_clip.ops.bench.stats import Record, summary
+from hailo_clip.ops.bench.workload import Mix
+from hailo_clip.ops.cli import main
+
+PARTS = (Part("broker", 0.25, 50.0, 30.0), Part("api", 0.5, 80.0, 40.0))
+
+
+def result(codes: dict[int, int], **more: float) -> Result:
+    records = [Record(0.0, 0.0, 0.1, code) for code, n in codes.items() for _ in range(n)]
+    return Result(Scenario("a load", Mix(), clients=4), summary(records, 0.0, 1.0), PARTS, 0.01, **more)
+
+
+def cells(line: str) -> list[str]:
+    return [c.strip() for c in line.strip("|").split("|")]
+
+
+def test_a_row_says_what_was_measured():
+    head, _, row = (cells(line) for line in result_table([result({200: 99, 429: 1}, limit=198.0)]))
+    found = dict(zip(head, row, strict=True))
+    assert found["load"] == "a load"
+    assert found["requests/s"] == "99.0"
+    assert found["of limit"] == "0.500"
+    assert found["p50 ms"] == "100.0"
+    assert found["most"] == "never"
+    assert found["answers"] == "200:99 429:1"
+    assert found["cores"] == "0.75"
+    assert found["MiB"] == "70"
+
+
+def test_processes_add_up():
+    assert cells(part_table(PARTS)[-1]) == ["all", "75.0 %", "", "70"]
+
+
+def test_columns_line_up():
+    lines = table(["a", "long head"], [["x", "1"], ["a longer one", "22"]])
+    assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.26, "1.3"), (None, "-"), (math.nan, "-"), (math.inf, "never"), (0.0, "0.0")]
+)
+def test_numbers(value: float | None, text: str):
+    assert number(value) == text
+
+
+def test_json_is_json():
+    """Infinity is no JSON."""
+    written = json.dumps(plain([result({429: 3}, limit=100.0)]), allow_nan=False)
+    found = json.loads(written)[0]
+    assert found["summary"]["latency"]["p50"] is None
+    assert found["summary"]["codes"] == {"429": 3}
+    assert found["share"] == 0.0
+
+
+# Plots
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (157.0, [0, 50, 100, 150, 200]),
+        (450, [0, 100, 200, 300, 400, 500]),
+        (0.0, [0, 1]),
+    ],
+)
+def test_ticks_are_round_and_reach_the_top(most: float, expected: list[float]):
+    assert ticks(most) == pytest.approx(expected)
+
+
+def test_a_plot_stays_in_its_frame():
+    lines = [Line("p50 <&>", [(1, 5), (10, 50)]), Line("p99", [(1, 9), (5, math.inf), (10, 5000)])]
+    plot = Plot("t", "x", "y", lines, [Mark("x", 9, "limit"), Mark("y", 40, "bound")], y_most=100)
+    root = ET.fromstring(plot.svg())
+    dots = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(dots) == 4  # infinity is left out
+    assert all(0 < float(d.get("cx", "")) < WIDTH and 0 < float(d.get("cy", "")) < HEIGHT for d in dots)
+    assert {"p50 <&>", "p99", "limit", "bound"} <= {e.text for e in root.iter() if e.tag.endswith("text")}
+
+
+def test_higher_values_are_drawn_higher():
+    root = ET.fromstring(Plot("t", "x", "y", [Line("l", [(0, 1), (1, 2)])]).svg())
+    low, high = (float(e.get("cy", "")) for e in root.iter() if e.tag.endswith("circle"))
+    assert high < low
+
+
+# Comparisons
+
+FIGURES = {
+    "ours": {"load": [150.0, 100.0, 156.0], "alone": [18.0, 20.0, 19.0]},
+    "peer a": {"load": [100.0, 50.0, 120.0], "alone": [27.0, 30.0, 28.5]},
+    "peer b": {"load": [75.0, 80.0, 60.0], "alone": [20.0, 21.0, 19.0]},
+}
+
+
+def test_a_ratio_is_the_median_of_the_rounds_against_the_best_configuration():
+    found = verdict(Target("load", "peer", 1.5), "ours", ["peer a", "peer b"], FIGURES)
+    assert found.best == "peer a"
+    assert found.ratio == pytest.approx(1.5)
+    assert found.spread == pytest.approx((1.3, 2.0))
+    assert found.met
+    assert "met" in verdict_table([found])[-1]
+
+
+def test_times_compare_the_other_way_round():
+    found = verdict(Target("alone", "peer", 1.1, lower=True), "ours", ["peer a", "peer b"], FIGURES)
+    assert found.best == "peer b"
+    assert found.ratio == pytest.approx(1.05)
+    assert not found.met
+    assert "missed" in verdict_table([found])[-1]
+
+
+def test_what_a_server_does_not_serve_is_a_dash():
+    lines = figure_table(["load", "other"], {**FIGURES, "c": {"other": [1.0]}}, ())
+    assert cells(lines[2]) == ["ours", "150.0", "-"]
+    assert cells(lines[-1]) == ["c", "-", "1.0"]
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--mix", "video"], "not one of image, text, classify"),
+        (["--size", "640"], "size such as 640x480"),
+        (["--clients", "0"], "from 1 to 2000"),
+        (["--rate", "-1"], "not a number over 0"),
+        (["--set", "workers"], "setting such as"),
+        (["--rate", "5", "--overload", "5"], "not allowed with"),
+    ],
+)
+def test_wrong_flags_are_refused(flags: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *flags])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--url", "https://x"], ["--url", "x", "--suite"]])
+def test_wrong_targets_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["bench", *flags]) == 2
+    assert "--url" in capsys.readouterr().err or "--suite" in flags
