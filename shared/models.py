@@ -162,7 +162,8 @@ def _resolve_emulated(requested: str, manifest: Manifest) -> str:
 def _lacking(encoder: str, manifest: Manifest) -> str:
     """Why `encoder` can't run `manifest` and what to do; empty when it can."""
     if encoder not in manifest.backends:
-        fix = f"type: hailo-clip models pull {manifest.name}" if manifest.name in KNOWN else "import it anew"
+        pull = f"type: hailo-clip models pull {manifest.name} --backend {encoder}"
+        fix = pull if manifest.name in KNOWN else "import it anew"
         return f"the package has no files for it, only for {', '.join(manifest.backends)} ({fix})"
     if importlib.util.find_spec(_PACKAGES[encoder]) is None:
         return f"the Python package {_PACKAGES[encoder]} is not there ({_INSTALL[encoder]})"

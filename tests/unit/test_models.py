@@ -206,7 +206,7 @@ def test_nothing_fits_and_it_says_why(
 
 def test_a_known_model_without_hefs_says_how_to_get_them(tmp_path: Path, present: set[str]) -> None:
     package = build_package(tmp_path, make_tiny_clip(), DEFAULT)
-    with pytest.raises(ModelError, match=f"hailo-clip models pull {DEFAULT}"):
+    with pytest.raises(ModelError, match=f"hailo-clip models pull {DEFAULT} --backend hailo"):
         resolve_encoder("hailo", package)
 
 
