@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -38,21 +39,36 @@ MediaKind = Literal["json", "form", "file"]
 
 
 class ByteBudget:
-    """Bounds the bytes of all request bodies held at once by this process."""
+    """Bounds the bytes of all request bodies held at once by this process.
+
+    One tenant may have half of them, so that one that sends many large bodies slowly leaves room for others.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held = 0
+        self._held: Counter[str] = Counter()
 
-    def take(self, count: int) -> None:
-        """Account for `count` more bytes. Raises `QueueFull` when they would be too many."""
-        if self.held + count > self.limit:
-            raise QueueFull("too many large requests at once", retry_after_s=1.0)
-        self.held += count
+    @property
+    def held(self) -> int:
+        """Bytes held."""
+        return sum(self._held.values())
 
-    def give(self, count: int) -> None:
-        """`count` bytes are no longer held."""
-        self.held -= count
+    def take(self, tenant: str, count: int) -> None:
+        """Account for `count` more bytes of `tenant`. Raises `QueueFull` when they would be too many."""
+        for whose, held, limit in (
+            ("", self.held, self.limit),
+            ("your ", self._held[tenant], self.limit // 2),
+        ):
+            if held + count > limit:
+                text = f"{whose}request bodies hold {held} bytes, at most {limit} may"
+                raise QueueFull(text, retry_after_s=1.0)
+        self._held[tenant] += count
+
+    def give(self, tenant: str, count: int) -> None:
+        """`count` bytes of `tenant` are no longer held."""
+        self._held[tenant] -= count
+        if not self._held[tenant]:
+            del self._held[tenant]
 
 
 class BodyFeed:
@@ -109,7 +125,7 @@ async def read_body(stream: AsyncIterable[bytes], call: Call, limit: int, budget
             async for chunk in stream:
                 if call.body_bytes + len(chunk) > limit:
                     raise _too_large(limit)
-                budget.take(len(chunk))
+                budget.take(call.tenant, len(chunk))
                 call.body_bytes += len(chunk)
                 chunks.append(chunk)
     except TimeoutError:

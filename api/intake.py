@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeVar
 
 from hailo_clip.api.fields import Picture
 from hailo_clip.api.image import decode_base64_image, decode_image
-from hailo_clip.shared.errors import ClientError, QueueFull
+from hailo_clip.api.turns import Job, Turns
+from hailo_clip.shared.errors import ClientError, DeadlineExceeded, QueueFull
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer
 from hailo_clip.shared.tokenizer import Tokenizer
@@ -19,7 +23,7 @@ from hailo_clip.shared.tokenizer import Tokenizer
 T = TypeVar("T")
 
 BACKLOG = 16
-"""Jobs that may wait for a thread; one more is a 429."""
+"""Jobs that may wait for a thread; who has the most of them gets a 429 for one more."""
 
 INLINE_CHARACTERS = 2048
 """Prompts up to this many characters in all are tokenised at once, which takes less than changing threads."""
@@ -27,6 +31,15 @@ INLINE_CHARACTERS = 2048
 CACHED_PROMPTS = 4096
 CACHED_CHARACTERS = 512
 """Token ids kept by prompt, and the longest prompt for which they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Whose request it is: its tenant and that one's share, and the seconds left until its deadline."""
+
+    tenant: str
+    weight: float
+    left_s: float
 
 
 class Intake:
@@ -44,8 +57,9 @@ class Intake:
     ) -> None:
         self._size = manifest.image.size
         self._tokenizer = tokenizer
-        self._threads, self._most = threads, threads + backlog
-        self._jobs = 0
+        self._threads, self._backlog = threads, backlog
+        self._turns = Turns(threads, backlog)
+        self._waiting: dict[Job, tuple[Callable[[], Any], asyncio.Future[Any]]] = {}
         self._ids: OrderedDict[str, bytes] = OrderedDict()
         self._executor: ThreadPoolExecutor | None = None
 
@@ -58,44 +72,39 @@ class Intake:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    async def image(self, picture: Picture) -> Buffer:
-        """The model's image input as bytes: uint8 ``[size, size, 3]``, C order.
+    async def images(self, pictures: Sequence[Picture], asker: Asker) -> list[Buffer | ClientError]:
+        """The model's input of each image, uint8 ``[size, size, 3]`` in C order, or what is wrong with it.
 
-        Raises:
-            ClientError: it is no image this service takes.
-            QueueFull: too many images are being decoded.
-        """
-        return await self._in_thread(lambda: self._decode(picture))
-
-    async def images(self, pictures: Sequence[Picture]) -> list[Buffer | ClientError]:
-        """The inputs of several images, or what is wrong with one; as many at a time as there are threads.
+        As many of one request are decoded at a time as there are threads.
 
         Raises:
             QueueFull: too many images are being decoded.
+            DeadlineExceeded: the turn of one did not come in time.
         """
         inputs: list[Buffer | ClientError] = []
         for i in range(0, len(pictures), self._threads):
-            inputs += await asyncio.gather(*map(self._image, pictures[i : i + self._threads]))
+            inputs += await asyncio.gather(*(self._image(p, asker) for p in pictures[i : i + self._threads]))
         return inputs
 
-    async def _image(self, picture: Picture) -> Buffer | ClientError:
+    async def _image(self, picture: Picture, asker: Asker) -> Buffer | ClientError:
         try:
-            return await self.image(picture)
+            return await self._in_thread(lambda: self._decode(picture), asker)
         except ClientError as fault:
             return fault
 
-    async def prompts(self, texts: Sequence[str]) -> list[bytes]:
+    async def prompts(self, texts: Sequence[str], asker: Asker) -> list[bytes]:
         """Token ids of each text: int32, little-endian, start and end token included.
 
         Raises:
             QueueFull: too many jobs wait.
+            DeadlineExceeded: the turn of these did not come in time.
         """
         ids = {text: self._ids.get(text) for text in texts}
         missing = [text for text, known in ids.items() if known is None]
         if sum(map(len, missing)) <= INLINE_CHARACTERS:
             fresh = self._tokenise(missing)
         else:
-            fresh = await self._in_thread(lambda: self._tokenise(missing))
+            fresh = await self._in_thread(lambda: self._tokenise(missing), asker)
         found = {text: known if known is not None else fresh[text] for text, known in ids.items()}
         self._remember(found)
         return [found[text] for text in texts]
@@ -117,20 +126,66 @@ class Intake:
     def _tokenise(self, texts: Sequence[str]) -> dict[str, bytes]:
         return {text: self._tokenizer.encode(text).astype("<i4", copy=False).tobytes() for text in texts}
 
-    async def _in_thread(self, job: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], asker: Asker) -> T:
+        """What `work` gives, when its turn came."""
         if self._executor is None:
             raise RuntimeError("Intake.start was not called")
-        if self._jobs >= self._most:
-            raise QueueFull(f"{self._jobs} images are being decoded already", retry_after_s=1.0)
-        loop = asyncio.get_running_loop()
-        self._jobs += 1
-        future = self._executor.submit(job)
-        # A cancelled request's job runs on; its place is free when the thread is done with it.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
-        return await asyncio.wrap_future(future)
+        job = Job(asker.tenant, asker.weight)
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        refused = self._turns.enter(job)
+        if refused is not job:
+            self._waiting[job] = (work, result)
+        if refused is not None:
+            full = QueueFull(f"{self._backlog} images wait to be decoded, no more may", retry_after_s=1.0)
+            if refused is job:
+                raise full
+            self._settle(self._waiting.pop(refused)[1], full)
+        self._start_jobs()
+        try:
+            async with asyncio.timeout(asker.left_s):
+                return await result
+        except TimeoutError:
+            raise DeadlineExceeded("the request's images were not decoded before its deadline") from None
+        finally:
+            if self._waiting.pop(job, None) is not None:
+                self._turns.leave(job)
 
-    def _free(self) -> None:
-        self._jobs -= 1
+    def _start_jobs(self) -> None:
+        """Give free threads to the jobs whose turn it is."""
+        loop = asyncio.get_running_loop()
+        while self._executor is not None and (job := self._turns.next()) is not None:
+            work, result = self._waiting.pop(job)
+            done = functools.partial(self._done, job, result)
+            # A cancelled request's job runs on; its place is free when the thread is done with it.
+            self._executor.submit(_timed, work).add_done_callback(
+                functools.partial(loop.call_soon_threadsafe, done)
+            )
+
+    def _done(self, job: Job, result: asyncio.Future[Any], outcome: Future[tuple[Any, float]]) -> None:
+        value, seconds = outcome.result()
+        self._turns.finished(job, seconds)
+        self._settle(result, value)
+        self._start_jobs()
+
+    @staticmethod
+    def _settle(result: asyncio.Future[Any], value: Any) -> None:
+        if result.done():
+            return
+        if isinstance(value, Exception):
+            result.set_exception(value)
+        else:
+            result.set_result(value)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What `work` gives or raises, and the seconds that it took."""
+    begun = perf_counter()
+    value: Any
+    try:
+        value = work()
+    except Exception as e:  # noqa: BLE001  (whoever waits for it raises it)
+        value = e
+    return value, perf_counter() - begun
 
 
 def decode_threads(processes: int) -> int:

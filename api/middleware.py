@@ -102,7 +102,7 @@ class Edge:
             call.code = call.code or 500
             raise
         finally:
-            self._service.budget.give(call.body_bytes)
+            self._service.budget.give(call.tenant, call.body_bytes)
             self._service.gateway.count(call.endpoint, call.code)
             _log(call)
         # A client that sends its body before it reads would miss the refusal if the connection broke now;

@@ -16,7 +16,7 @@ from hailo_clip.api.call import Call
 from hailo_clip.api.fields import Body, Picture
 from hailo_clip.api.forms import file_fields, form_fields
 from hailo_clip.api.gateway import Gateway
-from hailo_clip.api.intake import Intake
+from hailo_clip.api.intake import Asker, Intake
 from hailo_clip.api.terms import deadline_s, require_fingerprint
 from hailo_clip.shared.config import Config
 from hailo_clip.shared.errors import ClientError, HailoClipError
@@ -111,7 +111,7 @@ class Service:
             ClientError: an image is none (nothing is run then), or 409.
             ServiceError: 429, 500, 503 or 504; an item that failed fails the request.
         """
-        images = await self.intake.images(pictures)
+        images = await self.intake.images(pictures, self._asker(call))
         for image in images:
             if isinstance(image, ClientError):
                 raise image
@@ -124,7 +124,7 @@ class Service:
             ClientError: 409.
             ServiceError: 429, 503 or 504.
         """
-        return await self._embed(call, await self.intake.images(pictures), texts)
+        return await self._embed(call, await self.intake.images(pictures, self._asker(call)), texts)
 
     async def _embed(
         self, call: Call, images: Sequence[Buffer | ClientError], texts: Sequence[str]
@@ -139,7 +139,7 @@ class Service:
             call.account("decode")
             none = np.zeros((len(texts), self.manifest.dimension), dtype=np.float32)
             return Embedded(image_rows, none, tuple(image_faults), (None,) * len(texts))
-        ids = await self.intake.prompts(texts)
+        ids = await self.intake.prompts(texts, self._asker(call))
         place = {unique: len(good) + i for i, unique in enumerate(dict.fromkeys(ids))}
         items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, images[i]) for i in good]
         items += [(Kind.TEXT, unique) for unique in place]
@@ -166,6 +166,9 @@ class Service:
         call.account("receive")
         call.received = perf_counter()
         return kind, data
+
+    def _asker(self, call: Call) -> Asker:
+        return Asker(call.tenant, call.weight, call.left(self.config.queue.request_timeout_s))
 
     async def _run(self, call: Call, items: Sequence[tuple[Kind, Buffer]]) -> tuple[Embeddings, Faults]:
         """Rows and faults of `items`, from the broker."""

@@ -16,11 +16,18 @@ from hailo_clip.api.body import BodyFeed, ByteBudget, read_body
 from hailo_clip.api.call import Call, client_address, networks, open_call
 from hailo_clip.api.fields import Picture
 from hailo_clip.api.gunicorn_conf import settings
-from hailo_clip.api.intake import CACHED_PROMPTS, INLINE_CHARACTERS, Intake
+from hailo_clip.api.intake import CACHED_PROMPTS, INLINE_CHARACTERS, Asker, Intake
 from hailo_clip.api.problems import retry_after
 from hailo_clip.api.ranking import cosine_scores, ranked
 from hailo_clip.shared.config import Config, Queue, Server
-from hailo_clip.shared.errors import BodyTooLarge, ClientError, QueueFull, RequestTimeout, ServiceError
+from hailo_clip.shared.errors import (
+    BodyTooLarge,
+    ClientError,
+    DeadlineExceeded,
+    QueueFull,
+    RequestTimeout,
+    ServiceError,
+)
 from hailo_clip.shared.models import open_model
 from hailo_clip.shared.tokenizer import ClipTokenizer, TokenIds, Tokenizer
 from tests.doubles.frontend import MODEL, http_scope
@@ -107,20 +114,23 @@ def intake(tokenizer: Tokenizer, threads: int = 1, backlog: int = 1) -> Intake:
     return made
 
 
+def asker(tenant: str = "t", left_s: float = 10.0) -> Asker:
+    return Asker(tenant, 1.0, left_s)
+
+
 def test_more_jobs_than_may_wait_are_a_429_and_cancelled_ones_make_room() -> None:
     async def main() -> None:
         tokenizer = SlowTokenizer()
         made = intake(tokenizer)
-        running = asyncio.create_task(made.prompts([LONG]))
-        waiting = asyncio.create_task(made.prompts([LONG + "y"]))
+        running = asyncio.create_task(made.prompts([LONG], asker()))
+        waiting = asyncio.create_task(made.prompts([LONG + "y"], asker()))
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="2 images are being decoded already"):
-            await made.prompts([LONG + "z"])
+        with pytest.raises(QueueFull, match=r"^1 images wait to be decoded, no more may$"):
+            await made.prompts([LONG + "z"], asker())
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await asyncio.sleep(0)
-        late = asyncio.create_task(made.prompts([LONG + "w"]))
+        late = asyncio.create_task(made.prompts([LONG + "w"], asker()))
         await asyncio.sleep(0)
         tokenizer.go.set()
         assert await running == [np.array([1, len(LONG), 2], dtype="<i4").tobytes()]
@@ -131,30 +141,65 @@ def test_more_jobs_than_may_wait_are_a_429_and_cancelled_ones_make_room() -> Non
     asyncio.run(main())
 
 
+def test_a_flooding_tenant_makes_room_for_another() -> None:
+    async def main() -> None:
+        tokenizer = SlowTokenizer()
+        made = intake(tokenizer, backlog=2)
+        flood = [asyncio.create_task(made.prompts([LONG + str(i)], asker("flood"))) for i in range(3)]
+        await asyncio.sleep(0)
+        light = asyncio.create_task(made.prompts([LONG + "light"], asker("light")))
+        with pytest.raises(QueueFull):
+            await flood[2]
+        tokenizer.go.set()
+        await asyncio.gather(light, *flood[:2])
+        assert tokenizer.seen == [LONG + "0", LONG + "light", LONG + "1"]
+        made.close()
+
+    asyncio.run(main())
+
+
+def test_who_waits_beyond_the_deadline_gets_a_504_and_leaves_the_line() -> None:
+    async def main() -> None:
+        tokenizer = SlowTokenizer()
+        made = intake(tokenizer)
+        running = asyncio.create_task(made.prompts([LONG], asker()))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await made.prompts([LONG + "late"], asker(left_s=0.01))
+        tokenizer.go.set()
+        await running
+        await made.prompts([LONG + "next"], asker())
+        assert tokenizer.seen == [LONG, LONG + "next"]
+        made.close()
+
+    asyncio.run(main())
+
+
 def test_prompts_are_tokenised_once_and_the_memory_of_them_is_bounded() -> None:
     async def main() -> None:
         tokenizer = SlowTokenizer()
         tokenizer.go.set()
         made = intake(tokenizer)
-        assert await made.prompts(["a", "bb", "a"]) == [
+        assert await made.prompts(["a", "bb", "a"], asker()) == [
             np.array([1, n, 2], dtype="<i4").tobytes() for n in (1, 2, 1)
         ]
-        await made.prompts(["a"])
+        await made.prompts(["a"], asker())
         assert tokenizer.seen == ["a", "bb"]
         for i in range(CACHED_PROMPTS):
-            await made.prompts([f"prompt {i}"])
-        await made.prompts(["a"])
+            await made.prompts([f"prompt {i}"], asker())
+        await made.prompts(["a"], asker())
         assert tokenizer.seen[-1] == "a"
         made.close()
 
     asyncio.run(main())
 
 
-def test_what_is_no_image_is_refused_under_the_clients_name_for_it() -> None:
+def test_what_is_no_image_is_named_as_the_client_does() -> None:
     async def main() -> None:
         made = intake(ClipTokenizer(77))
-        with pytest.raises(ClientError, match="'photo'"):
-            await made.image(Picture("photo", data=b"no image"))
+        [fault] = await made.images([Picture("photo", data=b"no image")], asker())
+        assert isinstance(fault, ClientError)
+        assert "'photo'" in fault.message
         made.close()
 
     asyncio.run(main())
@@ -170,15 +215,18 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
 
 def test_a_body_is_read_within_limit_and_budget() -> None:
     async def main() -> None:
-        budget, call = ByteBudget(10), Call("r", "t", "POST", "/")
+        budget, call = ByteBudget(20), Call("r", "t", "POST", "/")
         assert await read_body(chunks(b"abc", b"def"), call, 6, budget) == b"abcdef"
         assert (call.body_bytes, budget.held) == (6, 6)
         over = Call("r", "t", "POST", "/")
         with pytest.raises(BodyTooLarge):
             await read_body(chunks(b"abc", b"d"), over, 3, budget)
         assert (over.body_bytes, budget.held) == (3, 9)
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFull, match=r"^your request bodies hold 9 bytes, at most 10 may$"):
             await read_body(chunks(b"ab"), Call("r", "t", "POST", "/"), 9, budget)
+        await read_body(chunks(b"0123456789"), Call("r", "other", "POST", "/"), 10, budget)
+        with pytest.raises(QueueFull, match=r"^request bodies hold 19 bytes, at most 20 may$"):
+            await read_body(chunks(b"ab"), Call("r", "third", "POST", "/"), 9, budget)
 
     asyncio.run(main())
 
