@@ -25,6 +25,7 @@ REFUSED_PAUSE_S = 0.05
 """How long a client of a closed loop waits after an answer other than 200."""
 PATIENCE_S = 40.0
 """After the last request was sent: how long answers are waited for."""
+_TICK_S = 0.001  # what uvloop rounds its timers to; a request may be sent late, never early
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SPAWN = multiprocessing.get_context("spawn")
@@ -125,6 +126,7 @@ class _Load:
         self._plan = plan
         self.failure: LoadFailed | None = None
         self._records: list[Record] = []
+        self._alive: set[_Connection] = set()
         self._idle: list[_Connection] = []
         self._late: deque[float] = deque()  # due and without a connection
         self._sent = self._open = self._under_way = 0
@@ -146,14 +148,18 @@ class _Load:
             await self._arrive()
         await asyncio.sleep(max(0.0, self._over - perf_counter()))
         self._over = 0.0
-        await self._settle()
+        try:
+            await self._settle()
+        finally:
+            for connection in list(self._alive):
+                connection.close()
         return self._records
 
     async def _arrive(self) -> None:
         """Send each request as soon as it is due."""
         for due in self._plan.arrivals:
-            if (wait := self._begin + due - perf_counter()) > 0:
-                await asyncio.sleep(wait)
+            while (wait := self._begin + due - perf_counter()) > 0:
+                await asyncio.sleep(wait + _TICK_S / 2)
             if self._idle:
                 self._send(self._idle.pop(), due)
             else:
@@ -188,6 +194,7 @@ class _Load:
         except OSError as e:
             self._open -= 1
             raise LoadFailed(f"cannot connect to {self._plan.host}:{self._plan.port}: {e}") from e
+        self._alive.add(connection)
         return connection
 
     async def _another(self) -> None:
@@ -206,7 +213,6 @@ class _Load:
         self._records.append(Record(due, sent, now - self._begin, code))
         self._under_way -= 1
         if code == UNANSWERED:
-            self._open -= 1
             if self._plan.clients and now < self._over:
                 self._loop.create_task(self._renew())
         elif self._plan.clients and code != OK:
@@ -233,10 +239,11 @@ class _Load:
             self._idle.append(connection)
 
     def ended(self, connection: _Connection) -> None:
-        """The service closed an idle connection."""
+        """A connection is no more."""
+        self._alive.discard(connection)
+        self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
-            self._open -= 1
 
 
 class _Connection(asyncio.Protocol):
@@ -285,5 +292,8 @@ class _Connection(asyncio.Protocol):
         if self._busy:
             self._busy = False
             self._load.answered(self, self._due, self._sent, UNANSWERED)
-        else:
-            self._load.ended(self)
+        self._load.ended(self)
+
+    def close(self) -> None:
+        """End it."""
+        self._transport.close()

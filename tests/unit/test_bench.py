@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import statistics
+from collections.abc import Collection
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_throughput_counts_answers_in_the_window():
 # The search
 
 
-def searched(capacity: float, start: float, noise: set[int] = frozenset()) -> tuple[RateSearch, int]:
+def searched(capacity: float, start: float, noise: Collection[int] = ()) -> tuple[RateSearch, int]:
     """A search where rates up to `capacity` are held, but for the tries in `noise`, which fail."""
     search, tries = RateSearch(start), 0
     while (rate := search.rate) is not None:
