@@ -6,7 +6,9 @@ the device never runs dry, late enough that items which arrive meanwhile can sti
 batch is made in the fair order of that moment. So a device never waits for company, and under load its
 batches are full. When several devices are idle, what waits is split between them.
 
-Items of a lost batch go first. Those that were running when their worker was lost run alone.
+Items of a lost batch go first. Those that were running when their worker was lost (suspects) run alone, also
+in time: on an idle device, and nothing else goes to the worker meanwhile. A worker may die of a batch before
+it has reported the one before, so of two in flight nobody could say which killed it.
 """
 
 from __future__ import annotations
@@ -86,6 +88,8 @@ class Dispatcher:
 
     def _staged(self, now: float, kind: Kind, waiting: int, avoid: str) -> tuple[Worker, int] | None:
         """A worker whose device is busy but should have its next batch now."""
+        if self._again and self._again[0].suspect:
+            return None
         device = self._pool.soonest(now)
         if device is None:
             return None

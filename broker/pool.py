@@ -83,7 +83,8 @@ class Worker:
         """True when it may take a batch now."""
         if self.state is not WorkerState.READY or now < self.breaker.suspended_until:
             return False
-        return len(self.inflight) < (1 if self.breaker.openings else WORKER_INFLIGHT)
+        alone = self.breaker.openings or any(run.jobs[0].suspect for run in self.inflight)
+        return len(self.inflight) < (1 if alone else WORKER_INFLIGHT)
 
 
 @dataclass(slots=True, eq=False)
@@ -287,6 +288,8 @@ class Pool:
         for worker in self.workers.values():
             assert worker.state is not WorkerState.GONE
             assert len(worker.inflight) <= WORKER_INFLIGHT
+            jobs = [job for run in worker.inflight for job in run.jobs]
+            assert len(jobs) == 1 or not any(job.suspect for job in jobs)
             assert all(run.running_since is not None for run in list(worker.inflight)[:1])
             assert self._by_peer[worker.peer] is worker
             assert self._by_name[worker.hello.worker] is worker

@@ -214,8 +214,13 @@ def test_a_prompt_waiting_for_its_second_run_can_be_joined():
 # At most two runs; the poison item
 
 
-def serve_with_poison(world: World, poison: set[bytes], keys: list[Key], limit: int = 400) -> int:
-    """Workers that die of `poison` and are started again, until all keys are answered; how often one died."""
+def serve_with_poison(
+    world: World, poison: set[bytes], keys: list[Key], limit: int = 400, *, late: bool = False
+) -> int:
+    """Workers that die of `poison` and are started again, until all keys are answered; how often one died.
+
+    When `late`, a worker reports a batch only after the next one that it has: the report dies with it.
+    """
     deaths = 0
     for _ in range(limit):
         if all(key in world.answers for key in keys):
@@ -226,7 +231,7 @@ def serve_with_poison(world: World, poison: set[bytes], keys: list[Key], limit: 
         worker = alive[0]
         if not worker.batches:
             world.live(0.25, alive)
-        elif poison & set(payloads(worker.batches[0])):
+        elif any(poison & set(payloads(batch)) for batch in worker.batches[: 1 + late]):
             deaths += 1
             world.die(worker)
         else:
@@ -245,6 +250,47 @@ def test_only_the_poison_item_fails_and_its_batchmates_answer():
     assert error is not None and error[1].startswith("Failed to encode image") and "2 times" in error[1]
     assert world.metric("quarantined_total") == 1
     assert world.metric("finished_total", "failed") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_before_it_reported_what_it_did_accuses_nobody_else(workers):
+    """Eight prompts of one request, the sixth kills: the one before it is done and not yet reported."""
+    world = World()
+    for i in range(workers):
+        world.worker(f"w{i}")
+    items = [prompt(i) for i in range(8)]
+    key = world.submit(*items)
+    deaths = serve_with_poison(world, {items[5].payload}, [key], late=True)
+    assert codes(world.reply(key)) == [None] * 5 + ["inference_failed"] + [None] * 2
+    assert deaths == 2 and len(world.scheduler.quarantine) == 1
+
+
+def test_a_suspect_runs_when_its_worker_has_nothing_else():
+    world, worker, _ = one_batch(2, max_batch=2)
+    world.die(worker)
+    busy, idle = world.worker("w1", "d1"), world.worker("w2", "d2")
+    assert [payloads(w.batches[0]) for w in (busy, idle)] == [[image(1).payload], [image(2).payload]]
+    world.submit(image(20))
+    staged(world)
+    assert [len(w.batches) for w in (busy, idle)] == [1, 1]
+    world.answer(idle)
+    assert [payloads(b) for b in idle.batches] == [[image(20).payload]]
+    world.die(busy)  # a suspect again, but for nothing that the other does
+    assert [len(w.batches) for w in (busy, idle)] == [0, 1]
+
+
+def test_a_suspect_does_not_wait_behind_a_batch_at_its_worker():
+    world, worker, keys = one_batch(1)
+    later = world.submit(image(20))
+    staged(world)
+    assert len(worker.batches) == 2
+    world.answer(worker, errors=[ENCODER_ERROR])
+    assert [payloads(b) for b in worker.batches] == [[image(20).payload]]
+    world.answer(worker)
+    assert [payloads(b) for b in worker.batches] == [[image(1).payload]]
+    world.answer_all()
+    for key in (*keys, later):
+        world.reply(key)
 
 
 def test_an_item_of_a_larger_request_fails_alone_too():
@@ -325,6 +371,23 @@ def test_of_any_mixture_exactly_the_poison_fails(kinds, bad, max_batch):
         assert codes(world.reply(key)) == (["inference_failed"] if item.payload in poison else [None])
     assert deaths <= 2 * len(poison)
     assert len(world.scheduler.quarantine) == len(poison)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kinds=st.lists(st.booleans(), min_size=1, max_size=20),
+    bad=st.integers(0, 19),
+    max_batch=st.integers(1, 8),
+)
+def test_of_any_mixture_exactly_the_poison_fails_also_when_reports_are_late(kinds, bad, max_batch):
+    world = World(max_depth=100, max_batch=max_batch)
+    world.worker()
+    items = [image(i) if is_image else prompt(i) for i, is_image in enumerate(kinds)]
+    keys = [world.submit(item, ttl=1000.0, tenant=f"t{i % 3}") for i, item in enumerate(items)]
+    poison = items[bad % len(items)].payload
+    serve_with_poison(world, {poison}, keys, late=True)
+    for item, key in zip(items, keys, strict=True):
+        assert codes(world.reply(key)) == (["inference_failed"] if item.payload == poison else [None])
 
 
 def test_an_item_that_only_ever_waited_behind_lost_batches_is_given_up_but_not_blamed():
