@@ -26,7 +26,7 @@ MAX_LOSSES = 4
 _KILLABLE = (WorkerEvent.SILENT, WorkerEvent.OVERDUE, WorkerEvent.FAULTY)
 _FENCED = (*_KILLABLE, WorkerEvent.SUPERSEDED)
 _FINAL = (WorkerEvent.OVERDUE, WorkerEvent.FAULTY, WorkerEvent.SUPERSEDED)
-_LOST_PIDS_KEPT_S = 60.0
+_LOST_KEPT_S = 60.0
 
 
 class Recovery:
@@ -47,7 +47,7 @@ class Recovery:
         self._quarantine = quarantine
         self._metrics = metrics
         self._outbox = outbox
-        self._lost: dict[int, float] = {}
+        self._lost: dict[tuple[str, int], float] = {}
         self.last_loss = ""
 
     def lose(
@@ -60,7 +60,7 @@ class Recovery:
             fence = Fence(worker.hello.epoch, why, event in _FINAL)
             self._outbox.append(Send("backend", worker.peer, fence))
         if event in _KILLABLE:
-            self._lost[worker.hello.pid] = now
+            self._lost[(worker.hello.worker, worker.hello.pid)] = now
         if not orderly:
             self._note(logging.WARNING, f"worker lost: {why}", worker, runs)
             self._metrics.count("worker_restarts_total", event.value)
@@ -91,13 +91,16 @@ class Recovery:
         self._metrics.count("retries_total", "failed", by=len(again))
         self._dispatcher.again(again)
 
-    def seen(self, pid: int) -> None:
-        """A process of that id registered: it need not be killed."""
-        self._lost.pop(pid, None)
+    def seen(self, worker: str, pid: int) -> None:
+        """That process registered: it need not be killed."""
+        self._lost.pop((worker, pid), None)
 
-    def lost_pids(self, now: float) -> list[int]:
-        """Process ids of workers that were given up but may still run; a supervisor should kill them."""
-        self._lost = {pid: at for pid, at in self._lost.items() if at > now - _LOST_PIDS_KEPT_S}
+    def lost_workers(self, now: float) -> list[tuple[str, int]]:
+        """Workers that were given up but may still run, for their supervisor to kill.
+
+        By name and process id: an id alone may be that of any process on another machine.
+        """
+        self._lost = {lost: at for lost, at in self._lost.items() if at > now - _LOST_KEPT_S}
         return list(self._lost)
 
     def _note(self, level: int, text: str, worker: Worker, runs: list[BatchRun]) -> None:

@@ -12,7 +12,8 @@ def snapshot(scheduler: Scheduler, now: float) -> dict[str, Any]:
     """Everything an operator may want to know, as msgpack values.
 
     Keys: state, reason, model, fingerprint, encoder, broker_epoch, uptime_s, accepted/in_flight/waiting
-    counts, limits, tenants (name -> waiting requests), workers, devices, cache, labels, lost_pids, metrics.
+    counts, limits, tenants (name -> waiting requests), workers, devices, cache, labels, metrics,
+    lost_workers ([name, pid] of those given up that may still run).
     """
     s = scheduler
     state, reason = s.health(now)
@@ -37,7 +38,7 @@ def snapshot(scheduler: Scheduler, now: float) -> dict[str, Any]:
         "labels": {"sets": len(s.labels), "bytes": s.labels.bytes, "max_sets": s.policy.max_label_sets},
         "quarantine": len(s.quarantine),
         "frontends": len(s.frontends),
-        "lost_pids": s.recovery.lost_pids(now),
+        "lost_workers": [list(lost) for lost in s.recovery.lost_workers(now)],
         "gauges": _gauges(s, now),
         "metrics": s.metrics.snapshot(),
     }

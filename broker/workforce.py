@@ -93,7 +93,7 @@ class Workforce:
                 return
             self._replace(now, peer, hello)
             self._pool.add(now, peer, hello, max(hello.grace_s, self._patience))
-            self._recovery.seen(hello.pid)
+            self._recovery.seen(hello.worker, hello.pid)
             self._metrics.count("worker_registrations_total")
             self._note(logging.INFO, "worker registered", hello)
         self._outbox.append(Send("backend", peer, welcome))

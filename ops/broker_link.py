@@ -74,16 +74,11 @@ class BrokerLink:
 
 
 def pool_of(snapshot: Mapping[str, Any]) -> Pool:
-    """What the supervisor needs of a broker's snapshot.
-
-    Process ids are unique on one machine alone: a lost worker of another machine may have the id of a sound
-    one here, so an id that a registered worker has does not count as lost.
-    """
-    registered = {worker["pid"] for worker in snapshot["workers"]}
+    """What the supervisor needs of a broker's snapshot."""
     return Pool(
         state=str(snapshot["state"]),
         reason=str(snapshot["reason"]),
         ready_workers=sum(w["state"] == "ready" for w in snapshot["workers"]),
         in_flight=int(snapshot["in_flight"]),
-        lost_pids=frozenset(snapshot["lost_pids"]) - registered,
+        lost=frozenset((str(name), int(pid)) for name, pid in snapshot["lost_workers"]),
     )

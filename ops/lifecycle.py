@@ -68,13 +68,16 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What the broker said about itself: see `hailo_clip.ops.broker_link.pool_of`."""
+    """What the broker said about itself: see `hailo_clip.ops.broker_link.pool_of`.
+
+    `lost` holds name and process id of workers that it gave up and that may still run, here or elsewhere.
+    """
 
     state: str
     reason: str = ""
     ready_workers: int = 0
     in_flight: int = 0
-    lost_pids: frozenset[int] = frozenset()
+    lost: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,7 @@ class Lifecycle:
         self._heard_at, self._unanswered = now, 0
         if self.phase is Phase.DRAINING and pool.in_flight == 0 and pool.state == "draining":
             return [Say("info", "drained: every accepted request is answered"), *self._stopping(now)]
-        actions = self._judge_lost(pool.lost_pids, now)
+        actions = self._judge_lost(pool.lost, now)
         if self.phase is Phase.SERVING:
             actions += self._announce("ready" if pool.state == "ready" else "unhealthy", pool.reason)
         return actions
@@ -269,11 +272,14 @@ class Lifecycle:
         self._announced = state
         return [Announce(state, reason)]
 
-    def _judge_lost(self, lost: frozenset[int], now: float) -> list[Action]:
-        """Kill workers that live although the broker has given them up for `LOST_S`."""
+    def _judge_lost(self, lost: frozenset[tuple[str, int]], now: float) -> list[Action]:
+        """Kill workers that live although the broker has given them up for `LOST_S`.
+
+        It may have workers of other machines, too, with the process id of any child here.
+        """
         actions: list[Action] = []
         for process in self._alive():
-            if process.pid not in lost:
+            if process.child.role != "worker" or (process.child.name, process.pid) not in lost:
                 process.lost_since = None
                 continue
             process.lost_since = now if process.lost_since is None else process.lost_since

@@ -108,7 +108,7 @@ class Monkey:
             self._next_ask = now + ASK_S
             self._link.ask("status")
         for status in self._link.answers():
-            lost = set(status.snapshot["lost_pids"])
+            lost = {pid for _, pid in status.snapshot["lost_workers"]}
             self._lost = {pid: self._lost.get(pid, now) for pid in lost}
         for worker in self.workers.values():
             if worker.alive and now - self._lost.get(worker.pid, now) > LOST_S:

@@ -53,7 +53,7 @@ def test_stopped_for_longer_than_its_liveness():
         zombie = running.workers[0]
         zombie.signal(signal.SIGSTOP)
         noticed = running.frontend.until(lambda: in_flight(running, "w0") is None)
-        assert zombie.pid in service.snapshot()["lost_pids"]
+        assert ("w0", zombie.pid) in service.snapshot()["lost_workers"]
         all_right(running, numbers)
         zombie.signal(signal.SIGCONT)
         running.frontend.until(lambda: in_flight(running, "w0") is not None)
@@ -65,7 +65,7 @@ def test_stopped_for_longer_than_its_liveness():
     assert 2.0 < noticed < 4.0
     assert counter(after, "worker_restarts_total", "silent") == 1
     assert counter(after, "worker_registrations_total") == 3
-    assert zombie.pid not in after["lost_pids"]
+    assert ("w0", zombie.pid) not in after["lost_workers"]
 
 
 @pytest.mark.xdist_group("broker-answers")

@@ -68,7 +68,7 @@ def test_a_load_that_keeps_all_threads_waiting_is_waited_for(
     with service.frontend() as frontend:
         assert frontend.until(lambda: frontend.health.ready_workers == 1) > 4
         ask_everything(frontend)
-    assert not service.snapshot()["lost_pids"]
+    assert not service.snapshot()["lost_workers"]
     assert child.alive
 
 

@@ -33,7 +33,7 @@ READY: dict[str, Any] = {
     "state": "ready",
     "reason": "",
     "in_flight": 0,
-    "lost_pids": [],
+    "lost_workers": [],
     "workers": [{"state": "ready", "pid": 1}],
 }
 
@@ -160,7 +160,7 @@ def test_a_child_that_dies_comes_back_and_the_service_stays(start: Callable[...,
 def test_a_worker_that_the_broker_lost_is_killed_and_started_again(start: Callable[..., Service]) -> None:
     service = start(FAKE_STUBBORN="worker-0")
     hung = service.pid("worker-0")
-    service.tell(state="unhealthy", reason="no worker is ready", lost_pids=[hung])
+    service.tell(state="unhealthy", reason="no worker is ready", lost_workers=[["worker-0", hung]])
     eventually(lambda: service.pid("worker-0") != hung)
     assert not lives(hung)
     assert not service.seen("worker-0 SIGTERM")

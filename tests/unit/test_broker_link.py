@@ -11,11 +11,12 @@ SNAPSHOT: dict[str, Any] = {
     "state": "unhealthy",
     "reason": "no worker is ready",
     "in_flight": 3,
-    "lost_pids": [11, 12],
+    "lost_workers": [["worker-0", 11], ["left", 12]],
     "workers": [{"pid": 12, "state": "ready"}, {"pid": 13, "state": "loading"}],
 }
 
 
 def test_the_pool() -> None:
-    """A registered worker is not lost, whatever else had its process id on another machine."""
-    assert pool_of(SNAPSHOT) == Pool("unhealthy", "no worker is ready", 1, 3, frozenset({11}))
+    assert pool_of(SNAPSHOT) == Pool(
+        "unhealthy", "no worker is ready", 1, 3, frozenset({("worker-0", 11), ("left", 12)})
+    )

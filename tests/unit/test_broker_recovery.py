@@ -104,7 +104,8 @@ def test_who_may_still_be_alive_is_fenced(how, final):
     world, worker, _ = one_batch()
     lose(world, worker, how)
     assert [fence.final for fence in worker.fences()] == [final]
-    assert (worker.hello.pid in world.scheduler.recovery.lost_pids(world.now)) == (how != "superseded")
+    lost = world.scheduler.recovery.lost_workers(world.now)
+    assert (("w0", worker.hello.pid) in lost) == (how != "superseded")
 
 
 @pytest.mark.parametrize("how", ["unreachable", "failed", "device lost", "left with work"])
@@ -112,18 +113,25 @@ def test_who_is_gone_is_not(how):
     world, worker, _ = one_batch()
     lose(world, worker, how)
     assert worker.fences() == []
-    assert world.scheduler.recovery.lost_pids(world.now) == []
+    assert world.scheduler.recovery.lost_workers(world.now) == []
 
 
 def test_a_lost_process_id_is_forgotten_when_it_registers_or_after_a_minute():
     world, worker, _ = one_batch()
     lose(world, worker, "silent")
     world.hello("w0", pid=worker.hello.pid)
-    assert world.scheduler.recovery.lost_pids(world.now) == []
+    assert world.scheduler.recovery.lost_workers(world.now) == []
     world, worker, _ = one_batch()
     lose(world, worker, "silent")
-    assert world.scheduler.recovery.lost_pids(world.now + 59.0) == [worker.hello.pid]
-    assert world.scheduler.recovery.lost_pids(world.now + 60.5) == []
+    assert world.scheduler.recovery.lost_workers(world.now + 59.0) == [("w0", worker.hello.pid)]
+    assert world.scheduler.recovery.lost_workers(world.now + 60.5) == []
+
+
+def test_a_worker_elsewhere_with_the_same_process_id_saves_no_lost_one():
+    world, worker, _ = one_batch()
+    lose(world, worker, "silent")
+    world.hello("w9", "d9", pid=worker.hello.pid)
+    assert world.scheduler.recovery.lost_workers(world.now) == [("w0", worker.hello.pid)]
 
 
 def test_a_lost_device_accuses_no_item():
@@ -639,7 +647,7 @@ def test_a_batch_that_hangs_ends_its_worker_although_it_beats():
     assert not world.registered(worker)
     assert worker.fences()[0].final
     assert world.metric("worker_restarts_total", "overdue") == 1
-    assert world.scheduler.recovery.lost_pids(world.now) == [worker.hello.pid]
+    assert world.scheduler.recovery.lost_workers(world.now) == [("w0", worker.hello.pid)]
     world.worker("w1", "d1")
     world.answer_all()
     for key in keys:

@@ -82,11 +82,9 @@ class World:
         return self.do(self.life.tick(self.now))
 
     def hear(
-        self, state: str = "ready", in_flight: int = 0, lost: frozenset[int] = frozenset()
+        self, state: str = "ready", in_flight: int = 0, lost: frozenset[tuple[str, int]] = frozenset()
     ) -> list[Action]:
-        pool = dataclasses.replace(
-            READY, state=state, in_flight=in_flight, lost_pids=lost, reason=f"is {state}"
-        )
+        pool = dataclasses.replace(READY, state=state, in_flight=in_flight, lost=lost, reason=f"is {state}")
         return self.do(self.life.heard(pool, self.now))
 
     def stop(self) -> list[Action]:
@@ -143,7 +141,7 @@ def test_the_state_is_announced_when_it_changes_and_only_then() -> None:
 
 def test_a_worker_that_the_broker_gave_up_is_killed_after_a_while_if_it_still_lives() -> None:
     world = World().serve()
-    lost = frozenset({world.pids["worker-1"], 4})  # 4 is nobody of ours
+    lost = frozenset({("worker-1", world.pids["worker-1"]), ("worker-9", 4)})  # 4 is nobody of ours
     assert world.hear(lost=lost) == []
     world.now += LOST_S - 0.1
     assert world.hear(lost=lost) == []
@@ -157,12 +155,25 @@ def test_a_worker_that_the_broker_gave_up_is_killed_after_a_while_if_it_still_li
 
 def test_a_worker_that_came_back_in_time_is_not_killed() -> None:
     world = World().serve()
-    lost = frozenset({world.pids["worker-1"]})
+    lost = frozenset({("worker-1", world.pids["worker-1"])})
     world.hear(lost=lost)
     world.now += LOST_S - 0.1
     world.hear()
     world.now += 0.2
     assert world.hear(lost=lost) == []
+
+
+@pytest.mark.parametrize("name", ["broker", "api", "worker-0"])
+@pytest.mark.parametrize("theirs", ["left", "worker-1"])
+def test_a_lost_worker_of_another_machine_kills_nobody_here(name: str, theirs: str) -> None:
+    """Its process id may be that of any child here; a child of another role may even have its name."""
+    world = World().serve()
+    lost = frozenset({(theirs, world.pids[name])})
+    if name != "worker-0":
+        lost |= {(name, world.pids[name])}
+    for _ in range(3):
+        assert world.hear(lost=lost) == []
+        world.now += LOST_S
 
 
 def test_a_broker_that_never_answers_is_killed() -> None:
@@ -320,7 +331,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: not self.over())
     @rule(state=st.sampled_from(["starting", "ready", "unhealthy", "draining"]), flying=st.integers(0, 1))
     def the_broker_answers(self, state: str, flying: int) -> None:
-        self.world.hear(state, flying, frozenset(list(self.world.pids.values())[:1]))
+        self.world.hear(state, flying, frozenset(self.world.pids.items()))
 
     @precondition(lambda self: not self.over())
     @rule()
