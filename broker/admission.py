@@ -8,6 +8,7 @@ prompt cached) takes no place in the queue.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import NamedTuple
 
 from hailo_clip.broker.costs import CostModel
 from hailo_clip.broker.fairqueue import KINDS
@@ -31,6 +32,20 @@ from hailo_clip.shared.messages import Buffer, Kind, Submit
 
 RETRY_WHEN_DOWN_S = 2.0
 _LONGEST_RETRY_S = 60.0
+
+
+class Demand(NamedTuple):
+    """What a request asks of the devices.
+
+    Attributes:
+        nbytes: payload of its items.
+        added_s: device seconds by which the whole backlog grows.
+        own_s: device seconds by which its flow's own line grows: with prompts that others wait for, too.
+    """
+
+    nbytes: int
+    added_s: float
+    own_s: float
 
 
 class Admission:
@@ -128,15 +143,12 @@ class Admission:
         self, now: float, submit: Submit, needed: list[int], flow: Hashable, weight: float
     ) -> HailoClipError | None:
         """Why the queue has no place for this request; pushes others out where that is fair."""
-        nbytes, cost = 0, 0.0
-        for i in needed:
-            nbytes += len(submit.frames[i])
-            cost += self._costs.item(KINDS[submit.kinds[i]])
-        wait = self._wait(now, submit.ttl_s, cost, flow, weight)
+        demand = self._demand(submit, needed, flow)
+        wait = self._wait(now, submit.ttl_s, demand, flow, weight)
         if wait > submit.ttl_s:
             text = f"the estimated wait of {wait:.1f} s is beyond the deadline of {submit.ttl_s:.1f} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
-        victims = self._room(flow, cost / weight, nbytes)
+        victims = self._room(flow, demand.own_s / weight, demand.nbytes)
         if victims is None:
             text = f"{self._ledger.waiting} requests wait, at most {self._policy.max_depth} may"
             if self._ledger.waiting < self._policy.max_depth:
@@ -164,21 +176,45 @@ class Admission:
             held == 0 or held + nbytes <= self._policy.max_bytes
         )
 
-    def _wait(self, now: float, enough: float, cost: float, flow: Hashable, weight: float) -> float:
-        """Estimated seconds until the last item of a request of this cost is done.
+    def _demand(self, submit: Submit, needed: list[int], flow: Hashable) -> Demand:
+        """What the items `needed` ask of the devices; equal prompts are one job, whoever asked first."""
+        nbytes, added_s, own_s = 0, 0.0, 0.0
+        keys: set[bytes] = set()
+        for i in needed:
+            kind, frame = KINDS[submit.kinds[i]], submit.frames[i]
+            nbytes += len(frame)
+            job = None
+            if kind is Kind.TEXT:
+                key = bytes(frame)
+                if key in keys:
+                    continue
+                keys.add(key)
+                job = self._ledger.flights.get(key)
+            if job is None:
+                added_s += self._costs.item(kind)
+            if job is None or not (job.dispatches or job.stands_in(flow)):
+                own_s += self._costs.item(kind)
+        return Demand(nbytes, added_s, own_s)
+
+    def _wait(self, now: float, enough: float, demand: Demand, flow: Hashable, weight: float) -> float:
+        """Estimated seconds until the last item of a request of this demand is done.
 
         Under fair queueing nobody waits for more than the whole backlog, nor for more than its own
         backlog at its own share of the devices. When the first is no more than `enough`, it will do.
         """
         queue, devices, free_in = self._ledger.queue, self._pool.able_devices, self._pool.free_in(now)
-        wait = (queue.backlog() + cost) / devices + free_in
+        wait = (self._backlog_s() + demand.added_s) / devices + free_in
         if wait <= enough:
             return wait
-        at_share = (queue.backlog(flow) + cost) / queue.share(flow, weight)
+        at_share = (queue.backlog(flow) + demand.own_s) / queue.share(flow, weight)
         return min(wait, at_share / devices + free_in)
 
     def _queue_s(self, now: float) -> float:
-        return self._ledger.queue.backlog() / self._pool.able_devices + self._pool.free_in(now)
+        return self._backlog_s() / self._pool.able_devices + self._pool.free_in(now)
+
+    def _backlog_s(self) -> float:
+        """Device seconds of all jobs that wait, each once, however many requests and tenants wait for it."""
+        return sum(count * self._costs.item(kind) for kind, count in self._ledger.waiting_jobs.items())
 
     def _open(
         self,

@@ -143,11 +143,10 @@ class FairQueue(Generic[T]):
             self._virtual, self._dead, self._forget_at = 0.0, 0, 64
             self._active, self._active_weight = 0, 0.0
 
-    def backlog(self, key: Hashable | None = None) -> float:
-        """Device time waiting, in seconds: in one flow, or in all."""
-        flow = self._flows.get(key) if key is not None else None
-        live = self._live if key is None else flow.live if flow else [0, 0]
-        return live[0] * self._cost(Kind.IMAGE) + live[1] * self._cost(Kind.TEXT)
+    def backlog(self, key: Hashable) -> float:
+        """Device time of what waits in flow `key`, in seconds."""
+        flow = self._flows.get(key)
+        return sum(flow.live[kind] * self._cost(kind) for kind in KINDS) if flow else 0.0
 
     def tail(self, key: Hashable) -> float:
         """The tag at which the last waiting item of flow `key` ends, or where its next item would begin."""

@@ -93,8 +93,9 @@ class Ledger:
         if not job.dispatches:
             request.undispatched += 1
             if not joined:
-                job.entries.append(self.queue.push(request.flow, request.weight, kind, job))
                 request.nbytes += nbytes
+                if not job.stands_in(request.flow):
+                    job.entries.append(self.queue.push(request.flow, request.weight, kind, job))
 
     def opened(self, now: float, request: Request) -> None:
         """Every item of `request` is placed: it waits, or runs, or is answered at once."""

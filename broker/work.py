@@ -81,7 +81,7 @@ class Job:
     Attributes:
         key: a prompt's token ids, the key of cache and single flight; None for an image.
         waiters: (request, item index) of each item that this job settles.
-        entries: its places in the fair queue.
+        entries: its places in the fair queue, one in each flow that waits for it.
         ran: batches that were lost or failed while this job was running in them.
         losses: batches that were lost with this job in them, running or staged.
         avoid: name of the worker that lost it last.
@@ -102,6 +102,10 @@ class Job:
     def advance(self, event: JobEvent) -> None:
         """Move to the next state. Raises `IllegalTransition`."""
         self.state = step(JOB, self.state, event)
+
+    def stands_in(self, flow: Hashable) -> bool:
+        """True when it has a place in the line of `flow`."""
+        return any(entry.live and entry.flow.key == flow for entry in self.entries)
 
     @property
     def suspect(self) -> bool:

@@ -307,6 +307,50 @@ def test_more_devices_bring_a_deadline_within_reach_but_only_ready_ones():
     assert with_devices(1, 3) == "deadline_unreachable"
 
 
+@pytest.mark.parametrize("tenants", [1, 14])
+def test_prompts_that_many_ask_for_are_counted_once(tenants):
+    """14 cameras with the same 256 prompts: 256 x 13.6 ms, whoever asks, and not 14 times that."""
+    world = World(max_depth=1000)
+    world.worker()
+    world.submit(image(0))
+    prompts = [prompt(1, i) for i in range(256)]
+    for camera in range(14):
+        tenant = f"camera {camera % tenants}"
+        assert world.unanswered(world.submit(image(1 + camera), *prompts, tenant=tenant, ttl=4.0))
+        key = world.submit(image(99), *prompts, prompts[0], tenant=tenant, ttl=3.0)
+        assert world.refused(key)[0] == "deadline_unreachable"
+    assert sum(world.scheduler.ledger.waiting_jobs.values()) == 256 + 14
+    world.answer_all()
+
+
+def test_equal_prompts_of_one_tenant_stand_in_its_line_once():
+    """ben's own backlog at half the device: 2 x 32 x 13.6 ms, however often he asks."""
+    world = World(max_depth=1000)
+    world.worker()
+    queued(world, 1000)
+    prompts = [prompt(1, i) for i in range(32)]
+    keys = [world.submit(*prompts, tenant="ben", ttl=1.0) for _ in range(4)]
+    assert all(world.unanswered(key) for key in keys)
+    assert world.scheduler.ledger.queue.flows()[("ben", False)] == (0, 32)
+    world.cancel(keys[0])
+    assert world.scheduler.ledger.queue.flows()[("ben", False)] == (0, 32)
+    assert world.unanswered(world.submit(*prompts, tenant="cleo", ttl=1.5))
+    for key in keys[1:]:
+        world.cancel(key)
+    assert ("ben", False) not in world.scheduler.ledger.queue.flows()
+    world.answer_all()
+
+
+def test_prompts_that_run_already_ask_for_no_device_time():
+    world = World(max_depth=1000)
+    worker = world.worker()
+    running = [prompt(1, i) for i in range(8)]
+    world.submit(*running)
+    key = world.submit(*running, tenant="ben", ttl=0.115)  # one batch of prompts takes 109 ms
+    assert world.unanswered(key) and len(worker.batches) == 1
+    assert world.refused(world.submit(prompt(2), tenant="ben", ttl=0.115))[0] == "deadline_unreachable"
+
+
 # Retry-After
 
 
