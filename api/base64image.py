@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import binascii
 import re
+
+import pybase64
 
 from hailo_clip.shared.errors import ClientError
 
@@ -49,13 +50,13 @@ def _check_head(head: re.Match[str], field: str) -> None:
 def _decode(text: str) -> bytes:
     """Bytes of `text`. Raises `ValueError`."""
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return pybase64.b64decode(text, validate=True)
     except ValueError:  # a stricter reading than RFC 4648 asks for: tidy up and try once more
         tidy = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE)
     unpadded = tidy.rstrip(b"=")
     if len(tidy) - len(unpadded) > 2:
         raise ValueError("too much padding")
-    return binascii.a2b_base64(unpadded + b"=" * (-len(unpadded) % 4), strict_mode=True)
+    return pybase64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
 
 
 def _fault(field: str, what: str) -> ClientError:
