@@ -19,6 +19,7 @@ from hailo_clip.shared.errors import ClientError
 
 LISTS = frozenset(("images", "prompts", "templates", "negative_prompts"))
 NUMBERS = frozenset(("top_k", "threshold"))
+SINGLES = NUMBERS | {"image", "label_set", "score_mode"}
 MAX_PARTS = 1024
 MAX_PART_HEADER_BYTES = 8 << 10
 
@@ -67,16 +68,18 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
 def fields_of(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
     """Values by name: lists for `LISTS`, numbers for `NUMBERS` where they are some.
 
+    Fields that no endpoint knows may come as often as they like: they are ignored anyway.
+
     Raises:
-        ClientError: a field that is no list is given twice.
+        ClientError: one of `SINGLES` is given twice.
     """
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in LISTS:
             fields.setdefault(name, []).append(value)
-        elif name in fields:
+        elif name in SINGLES and name in fields:
             more = "; for several images, name them 'images'" if name == "image" else ""
-            raise ClientError(f"Invalid '{name[:40]}': it is given more than once{more}")
+            raise ClientError(f"Invalid '{name}': it is given more than once{more}")
         else:
             fields[name] = _number(value) if name in NUMBERS else value
     return fields

@@ -28,6 +28,8 @@ class LabelSetsResource:
         sets = [{"name": name, "prompts": n, "negative_prompts": k} for name, n, k in listing]
         answer_json(resp, {"label_sets": sets})
 
+    on_head = on_get
+
 
 class LabelSetResource:
     """/v1/label-sets/{name}: one label set."""
@@ -49,6 +51,8 @@ class LabelSetResource:
         call = _bodiless(req)
         name = validation.label_set_name(name, "name")
         answer_json(resp, _shown(name, await self._sets.describe(call, call.namespace, name)))
+
+    on_head = on_get
 
     async def on_delete(self, req: Request, resp: Response, name: str) -> None:
         """Forget a label set."""

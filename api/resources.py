@@ -11,6 +11,7 @@ from hailo_clip.api import validation
 from hailo_clip.api.answer import Embeddings
 from hailo_clip.api.call import call_of
 from hailo_clip.api.classifier import Classifier, Compared
+from hailo_clip.api.docs_resource import add_docs
 from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
 from hailo_clip.api.labels import LabelSetResource, LabelSetsResource
 from hailo_clip.api.labelsets import LabelSets
@@ -39,6 +40,7 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     app.add_route("/v1/embed/image", EmbedImageResource(service))
     app.add_route("/v1/embed/text", EmbedTextResource(service))
     app.add_route("/v1/embeddings", EmbeddingsResource(service))
+    add_docs(app, service)
 
 
 class ClassifyResource:

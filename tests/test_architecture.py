@@ -46,6 +46,7 @@ PURE = [
     "api/openai_input.py",
     "api/readiness.py",
     "api/validation.py",
+    "api/openapi.py",
     "ops/restarts.py",
     "ops/lifecycle.py",
     "shared/label_messages.py",

@@ -53,7 +53,7 @@ def test_the_wheel_holds_all_modules_and_data(wheel: zipfile.ZipFile):
             inside = path.relative_to(ROOT)
             if inside.parts[:2] != ("ops", "package"):
                 assert f"hailo_clip/{inside}" in names
-    for data in [*(ROOT / "shared/data").iterdir(), *(ROOT / "ops/data").iterdir()]:
+    for data in (file for folder in FOLDERS for file in (ROOT / folder / "data").glob("*")):
         assert f"hailo_clip/{data.relative_to(ROOT)}" in names
     assert "hailo_clip/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"hailo_clip"}

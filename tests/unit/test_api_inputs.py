@@ -138,6 +138,13 @@ def test_text_endpoints_take_no_files(frontend: Frontend) -> None:
     assert answer.json["error"].startswith("Content-Type must be application/json, is 'multipart/form-data")
 
 
+def test_fields_that_nobody_knows_are_ignored_however_often_they_come(frontend: Frontend) -> None:
+    parts = [("image", jpeg()), ("prompts", "a cat"), ("camera", "7"), ("camera", "8")]
+    assert frontend.request("POST", CLASSIFY, **form(*parts)).status_code == 200
+    query = {"query_string": "prompts=a%20cat&camera=7&camera=8"}
+    assert frontend.request("POST", CLASSIFY, **query, **raw(jpeg(), "image/jpeg")).status_code == 200
+
+
 @pytest.mark.parametrize("query", ["prompts=%ff", "prompts=" + "&prompts=".join(["a"] * 1025)])
 def test_queries_that_are_refused(frontend: Frontend, query: str) -> None:
     answer = frontend.request("POST", CLASSIFY, query_string=query, **raw(jpeg(), "image/jpeg"))
