@@ -1,8 +1,12 @@
 """Who is let in: the checks on a request at arrival, and what a refusal says.
 
-In this order: draining, another model, malformed items, no live worker, deadline gone, queue full (with
-push-out of the most over-share tenant), deadline out of reach. A request that needs no device (every
+In this order: draining, another model, malformed items, no live worker, deadline gone, deadline out of
+reach, queue full (with push-out of the most over-share tenant). A request that needs no device (every
 prompt cached) takes no place in the queue.
+
+A request takes one place for every `max_batch` items that need a device, so that lists don't slip past the
+bound that single items meet. The bound on places holds for lists alone (more than one place): one that is
+partly dispatched can't be pushed out, so it would else lock out everybody who sends single items.
 """
 
 from __future__ import annotations
@@ -38,11 +42,13 @@ class Demand(NamedTuple):
     """What a request asks of the devices.
 
     Attributes:
+        places: it takes in the queue: one for each batch that its items make.
         nbytes: payload of its items.
         added_s: device seconds by which the whole backlog grows.
         own_s: device seconds by which its flow's own line grows: with prompts that others wait for, too.
     """
 
+    places: int
     nbytes: int
     added_s: float
     own_s: float
@@ -72,11 +78,12 @@ class Admission:
         weight = submit.weight * (self._policy.bulk_share if submit.bulk else 1.0)
         hits = self._hits(submit)
         needed = [i for i, hit in enumerate(hits) if hit is None]
+        demand = self._demand(submit, needed, flow)
         if needed:
-            refusal = self._capacity(now, submit, needed, flow, weight)
+            refusal = self._capacity(now, submit.ttl_s, demand, flow, weight)
             if refusal is not None:
                 return refusal
-        self._open(now, frontend, submit, flow, weight, hits)
+        self._open(now, frontend, submit, flow, weight, hits, demand.places)
         return None
 
     def departed(self, now: float, count: int) -> None:
@@ -140,45 +147,53 @@ class Admission:
         return self._ledger.cache.get(bytes(frame)) if kind is Kind.TEXT else None
 
     def _capacity(
-        self, now: float, submit: Submit, needed: list[int], flow: Hashable, weight: float
+        self, now: float, ttl_s: float, demand: Demand, flow: Hashable, weight: float
     ) -> HailoClipError | None:
         """Why the queue has no place for this request; pushes others out where that is fair."""
-        demand = self._demand(submit, needed, flow)
-        wait = self._wait(now, submit.ttl_s, demand, flow, weight)
-        if wait > submit.ttl_s:
-            text = f"the estimated wait of {wait:.1f} s is beyond the deadline of {submit.ttl_s:.1f} s"
+        wait = self._wait(now, ttl_s, demand, flow, weight)
+        if wait > ttl_s:
+            text = f"the estimated wait of {wait:.1f} s is beyond the deadline of {ttl_s:.1f} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
-        victims = self._room(flow, demand.own_s / weight, demand.nbytes)
-        if victims is None:
-            text = f"{self._ledger.waiting} requests wait, at most {self._policy.max_depth} may"
-            if self._ledger.waiting < self._policy.max_depth:
-                mib = self._policy.max_bytes / (1 << 20)
-                text = (
-                    f"the waiting requests hold {self._ledger.waiting_bytes} bytes, at most {mib:g} MiB may"
-                )
-            return QueueFull(text, retry_after_s=self.retry_after(now))
-        for victim in victims:
-            self._ledger.push_out(victim, self.retry_after(now))
+        if self._fits(demand):
+            return None
+        victim = self._ledger.tenants.victim(flow, demand.own_s / weight)
+        if victim is None or not self._fits(demand, without=victim):
+            return QueueFull(self._full(demand), retry_after_s=self.retry_after(now))
+        text = f"pushed out of the full queue ({self._limits()}) by a client that uses less than its share"
+        self._ledger.push_out(victim, QueueFull(text, retry_after_s=self.retry_after(now)))
         return None
 
-    def _room(self, flow: Hashable, span: float, nbytes: int) -> list[Request] | None:
-        """Whom to push out so that a request of `nbytes` fits: nobody, one request, or None: no way."""
-        if self._fits(0, 0, nbytes):
-            return []
-        victim = self._ledger.tenants.victim(flow, span)
-        if victim is not None and self._fits(1, victim.nbytes, nbytes):
-            return [victim]
-        return None
+    def _fits(self, demand: Demand, without: Request | None = None) -> bool:
+        """Whether there is room for a request, if the waiting one `without` went."""
+        waiting = self._ledger.tenants
+        requests, places, held = waiting.requests, waiting.places, waiting.bytes
+        if without is not None:
+            requests, places, held = requests - 1, places - without.places, held - without.nbytes
+        depth = self._policy.max_depth
+        if requests >= depth or (demand.places > 1 and places >= depth):
+            return False
+        return held == 0 or held + demand.nbytes <= self._policy.max_bytes
 
-    def _fits(self, less: int, less_bytes: int, nbytes: int) -> bool:
-        held = self._ledger.waiting_bytes - less_bytes
-        return self._ledger.waiting - less < self._policy.max_depth and (
-            held == 0 or held + nbytes <= self._policy.max_bytes
-        )
+    def _full(self, demand: Demand) -> str:
+        """Which bound the waiting requests have come to."""
+        waiting, policy = self._ledger.tenants, self._policy
+        if waiting.requests >= policy.max_depth:
+            return f"{waiting.requests} requests wait, at most {policy.max_depth} may"
+        if demand.places > 1 and waiting.places >= policy.max_depth:
+            return (
+                f"the waiting requests take {waiting.places} places, one for every {policy.max_batch} items; "
+                f"one of more than {policy.max_batch} is taken while that is less than {policy.max_depth}"
+            )
+        mib = policy.max_bytes / (1 << 20)
+        return f"the waiting requests hold {waiting.bytes} bytes, at most {mib:g} MiB may"
+
+    def _limits(self) -> str:
+        mib = self._policy.max_bytes / (1 << 20)
+        return f"{self._policy.max_depth} requests, {mib:g} MiB"
 
     def _demand(self, submit: Submit, needed: list[int], flow: Hashable) -> Demand:
         """What the items `needed` ask of the devices; equal prompts are one job, whoever asked first."""
-        nbytes, added_s, own_s = 0, 0.0, 0.0
+        nbytes, jobs, added_s, own_s = 0, 0, 0.0, 0.0
         keys: set[bytes] = set()
         for i in needed:
             kind, frame = KINDS[submit.kinds[i]], submit.frames[i]
@@ -191,10 +206,11 @@ class Admission:
                 keys.add(key)
                 job = self._ledger.flights.get(key)
             if job is None:
+                jobs += 1
                 added_s += self._costs.item(kind)
             if job is None or not (job.dispatches or job.stands_in(flow)):
                 own_s += self._costs.item(kind)
-        return Demand(nbytes, added_s, own_s)
+        return Demand(max(1, -(-jobs // self._policy.max_batch)), nbytes, added_s, own_s)
 
     def _wait(self, now: float, enough: float, demand: Demand, flow: Hashable, weight: float) -> float:
         """Estimated seconds until the last item of a request of this demand is done.
@@ -224,6 +240,7 @@ class Admission:
         flow: Hashable,
         weight: float,
         hits: list[bytes | HailoClipError | None],
+        places: int,
     ) -> None:
         count = len(submit.kinds)
         request = Request(
@@ -237,6 +254,7 @@ class Admission:
             results=[None] * count,
             errors=[None] * count,
             unsettled=count,
+            places=places,
         )
         ledger = self._ledger
         ledger.open(request)

@@ -173,10 +173,8 @@ class Ledger:
         if request is not None:
             self._close(request, RequestEvent.CANCEL)
 
-    def push_out(self, request: Request, retry_after_s: float) -> None:
+    def push_out(self, request: Request, error: QueueFull) -> None:
         """`request` makes room for a tenant that has less than its share."""
-        text = "pushed out of the full queue by a client that uses less than its share; retry later"
-        error = QueueFull(text, retry_after_s=retry_after_s)
         self.metrics.count("rejected_total", "pushed_out")
         self._close(request, RequestEvent.PUSH_OUT, error.to_wire())
 

@@ -6,7 +6,8 @@ order, ticking when it is time. `wake_at` says when it next has something to do.
 
 The parts: `admission` (who is let in), `ledger` (who waits for what; exactly one answer each),
 `fairqueue` (whose turn it is), `dispatcher` (which batch goes where, when), `pool` (workers and devices),
-`recovery` (losses, retries, quarantine), `costs` (what a batch takes), `promptcache`, `labels`.
+`recovery` (losses, retries, quarantine), `costs` (what a batch takes), `promptcache`, `labels`,
+`frontends` (who is connected).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hailo_clip.broker.admission import Admission
 from hailo_clip.broker.costs import CostModel
 from hailo_clip.broker.dispatcher import Dispatcher
 from hailo_clip.broker.fairqueue import FairQueue
+from hailo_clip.broker.frontends import Frontends
 from hailo_clip.broker.labels import LabelStore
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.policy import Policy
@@ -54,7 +56,7 @@ class Scheduler:
         self.workforce = Workforce(
             policy, self.ledger, self.pool, self.costs, self.recovery, self.metrics, self.outbox
         )
-        self.frontends: dict[bytes, float] = {}
+        self.frontends = Frontends(policy.broker_epoch)
         self.started = now
         self._ticked = now
 
@@ -62,16 +64,19 @@ class Scheduler:
 
     def from_frontend(self, now: float, peer: bytes, message: m.FromFrontend) -> None:
         """A frontend's message; `Control` is the shell's, which answers it with a snapshot."""
-        self.frontends[peer] = now
+        self.frontends.heard(now, peer)
         match message:
             case m.Submit():
                 self._submit(now, peer, message)
             case m.Cancel():
                 self.ledger.cancel((peer, message.request_id))
             case m.Ping():
+                former = self.frontends.former(peer, message.session)
+                if former is not None:  # its connection broke: it sends again what it had in flight there
+                    self._frontend_gone(former)
                 for endpoint, code, count in message.http:
                     self.metrics.count("requests_total", endpoint, str(code), by=count)
-                self.outbox.append(Send("frontend", peer, self._pong(now, message.seq)))
+                self.outbox.append(Send("frontend", peer, self._pong(now, peer, message.seq)))
             case m.Control():
                 if message.verb == "drain":
                     self.admission.draining = True
@@ -81,7 +86,7 @@ class Scheduler:
     def _submit(self, now: float, peer: bytes, submit: m.Submit) -> None:
         if (peer, submit.request_id) in self.ledger.requests:
             return  # sent again after a reconnection: the first one is still being answered
-        if self.ledger.waiting >= self.policy.max_depth:
+        if self.ledger.tenants.places >= self.policy.max_depth:
             self.ledger.expire(now)
             self._dispatch(now)  # places may be free that this round's messages did not use yet
         refusal = self.admission.admit(now, peer, submit)
@@ -114,7 +119,7 @@ class Scheduler:
         self.ledger.expire(now)
         self.quarantine.expire(now)
         self.workforce.tick(now)
-        for peer in [p for p, seen in self.frontends.items() if seen < now - self.policy.frontend_silence_s]:
+        for peer in self.frontends.silent(now - self.policy.frontend_silence_s):
             self._frontend_gone(peer)
 
     def flush(self, now: float) -> list[Action]:
@@ -156,11 +161,12 @@ class Scheduler:
         self.labels.check_invariants()
         self.pool.check_invariants()
 
-    def _pong(self, now: float, seq: int) -> m.Pong:
+    def _pong(self, now: float, peer: bytes, seq: int) -> m.Pong:
         p = self.policy
         state, reason = self.health(now)
         ready = len(self.pool.ready(now))
-        return m.Pong(seq, p.broker_epoch, state, reason, ready, p.model, p.fingerprint, p.encoder)
+        session = self.frontends.session(peer)
+        return m.Pong(seq, session, state, reason, ready, p.model, p.fingerprint, p.encoder)
 
     def _dispatch(self, now: float) -> None:
         before = self.ledger.waiting
@@ -174,9 +180,9 @@ class Scheduler:
         gap = now - self._ticked - _TICK_S
         if gap >= _STALL_S:
             self.workforce.forgive(now, gap)
-            self.frontends = {peer: seen + gap for peer, seen in self.frontends.items()}
+            self.frontends.forgive(gap)
 
     def _frontend_gone(self, peer: bytes) -> None:
-        self.frontends.pop(peer, None)
+        self.frontends.gone(peer)
         for key in self.ledger.of_frontend(peer):
             self.ledger.cancel(key)

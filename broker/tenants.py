@@ -28,6 +28,7 @@ class Tenants:
 
     def __init__(self, tail: Callable[[Hashable], float]) -> None:
         self.requests = 0
+        self.places = 0
         self.bytes = 0
         self._tail = tail
         self._flows: dict[Hashable, dict[RequestKey, Request]] = {}
@@ -42,6 +43,7 @@ class Tenants:
         """`request` waits; its items stand in the fair queue already."""
         self._flows.setdefault(request.flow, {})[request.key] = request
         self.requests += 1
+        self.places += request.places
         self.bytes += request.nbytes
         self._grown[request.flow] = None
 
@@ -51,6 +53,7 @@ class Tenants:
         if waiting is None or waiting.pop(request.key, None) is None:
             return
         self.requests -= 1
+        self.places -= request.places
         self.bytes -= request.nbytes
         if not waiting:
             del self._flows[request.flow]
@@ -78,6 +81,7 @@ class Tenants:
         """Raise AssertionError unless the sums agree. For tests."""
         assert all(self._flows.values())
         assert self.requests == sum(len(waiting) for waiting in self._flows.values())
+        assert self.places == sum(r.places for w in self._flows.values() for r in w.values())
         assert self.bytes == sum(r.nbytes for w in self._flows.values() for r in w.values())
         assert self._grown.keys() <= self._flows.keys()
         assert set(self._flows) <= self._grown.keys() | {flow for _, _, flow in self._heap}

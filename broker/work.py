@@ -38,6 +38,7 @@ class Request:
 
     Attributes:
         deadline: on the broker's clock, seconds.
+        places: it takes in the queue while it waits.
         nbytes: payload bytes of the items that need a device.
         results: one embedding (float32 bytes) an item, None until it is there.
         errors: one error an item, None unless it failed.
@@ -54,6 +55,7 @@ class Request:
     results: list[Buffer | None]
     errors: list[WireError | None]
     state: RequestState = RequestState.WAITING
+    places: int = 1
     nbytes: int = 0
     unsettled: int = 0
     undispatched: int = 0

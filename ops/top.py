@@ -126,7 +126,7 @@ def _summary(s: Snapshot, change: Change) -> list[str]:
         f"requests   {_ended(change, 'answered')}/s answered  {_ended(change, 'failed')} failed  "
         f"{_ended(change, 'expired')} expired  {_number(change.rate('rejected_total'))} refused  "
         f"{s['in_flight']} in flight",
-        f"queue      {_bar(s['waiting'], s['max_depth'])} {s['waiting']}/{s['max_depth']} requests  "
+        f"queue      {_bar(s['waiting'], s['max_depth'])} {_waiting(s)}  "
         f"{s['waiting_bytes'] / _MIB:.1f}/{s['max_bytes'] / _MIB:.0f} MiB  "
         f"wait p50 {_upto(change.quantile('queue_wait_seconds', 0.5))} "
         f"p99 {_upto(change.quantile('queue_wait_seconds', 0.99))}",
@@ -137,6 +137,12 @@ def _summary(s: Snapshot, change: Change) -> list[str]:
         f"{_number(change.rate('prompt_single_flight_total'))}/s shared in flight",
         f"trouble    {_trouble(s)}",
     ]
+
+
+def _waiting(s: Snapshot) -> str:
+    """Requests that wait and, where there are lists among them, the places that these take."""
+    places = f" in {s['places']} places" if s["places"] > s["waiting"] else ""
+    return f"{s['waiting']}/{s['max_depth']} requests{places}"
 
 
 def _kind(change: Change, kind: str) -> str:

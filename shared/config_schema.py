@@ -104,7 +104,12 @@ class Workers:
 class Queue:
     """What may wait, and for how long."""
 
-    max_depth: int = setting(10, Whole(1, 100_000), "most requests that wait for a device; beyond it: 429")
+    max_depth: int = setting(
+        10,
+        Whole(1, 100_000),
+        "most requests that wait for a device; a list must also find fewer places taken, one for every "
+        "workers.max_batch items; beyond it: 429",
+    )
     max_bytes_mib: int = setting(
         256, Whole(1, 65_536), "most MiB of waiting images and prompts; beyond it: 429"
     )

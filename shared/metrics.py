@@ -47,6 +47,7 @@ GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "model_info": (("model", "encoder", "fingerprint"), "1; what is served"),
     "uptime_seconds": ((), "Seconds since the broker started"),
     "queue_depth": ((), "Requests waiting to be dispatched"),
+    "queue_places": ((), "Places that they take, one for every `workers.max_batch` items"),
     "queue_limit": ((), "Requests that may wait"),
     "queue_bytes": ((), "Payload bytes of the waiting requests"),
     "queue_limit_bytes": ((), "Payload bytes that may wait"),

@@ -130,6 +130,65 @@ def test_depth_counts_requests_that_wait():
         world.reply(key)
 
 
+@pytest.mark.parametrize(
+    ("items", "places"),
+    [
+        ([image(1)], 1),
+        ([image(i) for i in range(8)], 1),
+        ([image(i) for i in range(9)], 2),
+        ([image(i) for i in range(64)], 8),
+        ([image(1), *(prompt(2, i) for i in range(7))], 1),
+        ([image(1), *(prompt(2, i) for i in range(8))], 2),
+        ([image(1), *[prompt(2)] * 30], 1),  # equal prompts are one
+        ([image(1), *(prompt(1, i) for i in range(64))], 1),  # cached
+        ([image(1), *(prompt(3, i) for i in range(64))], 1),  # in flight for another
+        ([prompt(3, i) for i in range(64)], 1),
+    ],
+)
+def test_a_request_takes_a_place_for_every_batch_of_items_that_need_a_device(items, places):
+    world = World(max_depth=100)
+    worker = world.worker()
+    world.submit(*(prompt(1, i) for i in range(64)))
+    world.answer_all()
+    world.submit(image(100), *(prompt(3, i) for i in range(64)))
+    before = world.scheduler.ledger.tenants.places
+    key = world.submit(*items, tenant="ben")
+    assert world.scheduler.ledger.tenants.places - before == places
+    world.cancel(key)
+    assert world.scheduler.ledger.tenants.places == before and worker.batches
+
+
+def test_a_list_needs_one_free_place_a_single_only_that_few_requests_wait():
+    world = World(max_depth=5)
+    worker = world.worker()
+    world.submit(image(0))
+    first = world.submit(*(image(100 + i) for i in range(32)))
+    assert world.scheduler.ledger.tenants.places == 4
+    second = world.submit(*(image(200 + i) for i in range(32)))
+    code, text, retry_after = world.refused(world.submit(*(image(300 + i) for i in range(9))))
+    assert code == "queue_full" and retry_after is not None
+    assert "take 8 places" in text and "less than 5" in text
+    singles = [world.submit(image(400 + i)) for i in range(4)]
+    assert [world.unanswered(key) for key in singles] == [True] * 3 + [False]
+    assert world.refused(singles[3])[1] == "5 requests wait, at most 5 may"
+    while world.scheduler.ledger.tenants.places >= 5:
+        world.answer(worker)
+    assert world.unanswered(world.submit(*(image(300 + i) for i in range(9))))
+    world.answer_all()
+    for key in (first, second, *singles[:3]):
+        world.reply(key)
+
+
+def test_any_list_fits_an_empty_queue():
+    world = World(max_depth=1)
+    worker = world.worker()
+    world.submit(image(0))
+    key = world.submit(*(image(1 + i) for i in range(64)))
+    assert world.unanswered(key) and worker.batches
+    world.answer_all()
+    world.reply(key)
+
+
 def test_a_request_partly_dispatched_still_waits():
     world = World(max_depth=1, max_batch=2)
     worker = world.worker()
@@ -221,7 +280,7 @@ def test_the_newest_request_of_the_flooder_makes_room_for_another_tenant():
     key = world.submit(image(50), tenant="ben")
     assert world.unanswered(key)
     code, text, retry_after = world.refused(waiting[2])
-    assert code == "queue_full" and "pushed out" in text
+    assert code == "queue_full" and "pushed out" in text and "(3 requests, 256 MiB)" in text
     assert retry_after is not None and retry_after >= 1
     assert world.unanswered(waiting[0]) and world.unanswered(waiting[1])
     assert world.metric("finished_total", "pushed_out") == 1
@@ -244,6 +303,17 @@ def test_a_request_partly_dispatched_is_not_pushed_out():
     large = world.submit(image(1), image(2), image(3))
     assert world.refused(world.submit(image(9), tenant="ben"))[0] == "queue_full"
     assert world.unanswered(large)
+
+
+def test_a_list_makes_room_for_a_list():
+    world = World(max_depth=4)
+    world.worker()
+    world.submit(image(0), tenant="zoe")
+    anna = [world.submit(*(image(100 * n + i) for i in range(24))) for n in (1, 2)]
+    ben = world.submit(*(image(500 + i) for i in range(9)), tenant="ben")
+    assert world.unanswered(ben) and world.unanswered(anna[0])
+    assert "pushed out" in world.refused(anna[1])[1]
+    assert world.scheduler.ledger.tenants.places == 3 + 2
 
 
 def test_bytes_make_room_too():

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hailo_clip.broker.recovery import MAX_LOSSES, MAX_RUNS
 from hailo_clip.broker.scheduler import Scheduler
 from hailo_clip.broker.snapshot import snapshot
-from hailo_clip.broker.states import JobState
+from hailo_clip.broker.states import JobState, RequestState
 from hailo_clip.broker.work import RequestKey
 from hailo_clip.shared import messages as m
 from hailo_clip.shared.messages import Kind
@@ -430,6 +430,9 @@ class Histories(RuleBasedStateMachine):
     def queue_is_bounded(self) -> None:
         ledger, p = self.scheduler.ledger, self.scheduler.policy
         assert ledger.waiting <= p.max_depth
+        waiting = [r for r in ledger.requests.values() if r.state is RequestState.WAITING]
+        lists = sorted(r.places for r in waiting if r.places > 1)
+        assert sum(lists[:-1]) < p.max_depth
         assert ledger.waiting_bytes <= p.max_bytes or ledger.waiting == 1
         assert len(self.scheduler.cache) <= p.cache_entries
 

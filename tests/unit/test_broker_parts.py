@@ -193,7 +193,7 @@ def test_the_snapshot_of_a_busy_broker_is_plain_and_its_metrics_render():
     assert {w["name"]: w["state"] for w in wire["workers"]} == {"w0": "ready", "w1": "loading"}
     assert wire["cache"]["entries"] == 1 and wire["tenants"] == {"anna": 3}
     types, samples = parse(render(wire["metrics"], [(n, tuple(ls), v) for n, ls, v in wire["gauges"]]))
-    assert samples["hailo_clip_queue_depth", ()] == 3
+    assert samples["hailo_clip_queue_depth", ()] == samples["hailo_clip_queue_places", ()] == 3
     assert samples["hailo_clip_requests_total", (("endpoint", "/v1/classify"), ("code", "200"))] == 7
     assert samples["hailo_clip_rejected_total", (("reason", "queue_full"),)] == 2
     assert {f"hailo_clip_{name}" for name in GAUGES} <= set(types)

@@ -134,6 +134,37 @@ def test_bytes_are_bounded():
     assert "bytes" in client.refused[0].error[1]
 
 
+def waiting_items(sim: Simulation) -> int:
+    return sum(sim.scheduler.ledger.waiting_jobs.values())
+
+
+def test_lists_are_bounded_by_their_items():
+    sim, client = backlogged(8, max_depth=10)
+    for i in range(12):
+        sim.submit(Client(f"other {i}") if i else client, images=64)
+        sim._act()
+    assert sim.scheduler.ledger.waiting == 2  # 8 places are below 10, 16 are not
+    assert waiting_items(sim) == 2 * 64
+    sim.submit(client, images=9)
+    sim._act()
+    code, text, retry_after_s = client.refused[-1].error
+    assert (code, retry_after_s) == ("queue_full", 1.0)
+    assert "16 places" in text
+    assert "more than 8 is taken while that is less than 10" in text
+
+
+def test_a_single_image_gets_in_among_long_lists():
+    sim, flooder = backlogged(8, max_depth=10)
+    for _ in range(2):
+        sim.submit(flooder, images=64)
+    light = Client("light")
+    for second in range(20):
+        sim.at(second * 0.05, lambda: sim.submit(light, images=1 + 7 * (len(light.latencies) % 2)))
+    sim.run(2.0)
+    assert len(light.latencies) == 20
+    assert not light.refused
+
+
 def test_the_flooder_makes_room():
     sim, flooder = backlogged(40, max_depth=10)
     other = Client("b")

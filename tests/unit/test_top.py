@@ -30,10 +30,12 @@ class Bench:
     def say(self, now: float, worker: int, message: m.FromWorker) -> None:
         self.scheduler.from_worker(now, b"%d" % worker, message)
 
-    def submit(self, now: float, tenant: str, payload: bytes = b"123456789012") -> None:
+    def submit(self, now: float, tenant: str, payload: bytes = b"123456789012", count: int = 1) -> None:
         self.sent += 1
         kind = m.Kind.IMAGE if len(payload) == 12 else m.Kind.TEXT
-        wanted = m.Submit(self.sent, "r", tenant, 1.0, False, 9.0, "fp", (int(kind),), (payload,))
+        wanted = m.Submit(
+            self.sent, "r", tenant, 1.0, False, 9.0, "fp", (int(kind),) * count, (payload,) * count
+        )
         self.scheduler.from_frontend(now, b"f", wanted)
 
     def answer(self, now: float) -> int:
@@ -96,6 +98,9 @@ def test_waiting_tenants_workers_and_devices_are_listed():
     assert lines[0].split() == ["hailo-clip", "demo", "on", "onnx", "READY", "up", "1", "s"]
     assert any(line.startswith("queue      [####......] 4/10 requests") for line in lines)
     assert [line.split()[:2] for line in lines[-2:]] == [["loud", "3"], ["quiet", "1"]]
+    bench.submit(1.5, "quiet", count=64)
+    lines = frame(bench.sample(1.5), None, 80, 24)
+    assert any(line.startswith("queue      [#####.....] 5/10 requests in 12 places ") for line in lines)
     (worker,) = [line for line in lines if line.startswith("w0")]
     assert worker.split()[1:6] == ["ready", "dev0", "100", "1", "0"]
     (device,) = [line for line in lines if line.startswith("dev0")]
