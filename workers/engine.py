@@ -21,7 +21,7 @@ from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Batch, Kind, Result
 from hailo_clip.shared.models import is_emulated, verify_files
 from hailo_clip.workers.encoder import Encoder, Pending
-from hailo_clip.workers.pipeline import Inputs, submit
+from hailo_clip.workers.pipeline import Finished, Inputs, submit
 from hailo_clip.workers.proof import prove
 from hailo_clip.workers.session import ExitCode
 
@@ -162,6 +162,9 @@ class Engine:
             flight.pending = submit(self._encoder, flight.inputs, lambda: self._work.put(flight))
         except EncoderError as e:
             self._failed(flight, e)
+            return
+        if isinstance(flight.pending, Finished):
+            self._land(flight)  # its announcement stands in line behind a batch that may have come meanwhile
 
     def _land(self, flight: _Flight) -> None:
         """Report the batch; a second announcement of the same one says nothing new."""
