@@ -139,7 +139,7 @@ def write_all(directory: Path, changes: Mapping[Key, bytes | None]) -> set[Key]:
             if data is None:
                 path.unlink(missing_ok=True)
             else:
-                replace_file(path, data)
+                replace_file(path, [data])
             _sync(directory)
         except OSError as e:
             log.warning("label set not written: %s", e, extra={"file": str(path), "set": key[1]})

@@ -1,7 +1,7 @@
 """Text embeddings by token ids: a least-recently-used cache bounded in entries and bytes.
 
 Keys are the prompt's int32 ids as bytes, values one float32 embedding as bytes. One cache serves one
-model fingerprint; `dump` and `load` carry it across restarts in this layout:
+model fingerprint; `entries`, `pack` and `load` carry it across restarts in this layout:
 
     magic (8) | SHA-256 of the rest (32) | fingerprint (32 hex digits) | count u32
     | per entry: key length u32, key, value length u32, value      (little-endian, oldest first)
@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 MAGIC = b"HCPCACH1"
 _U32 = struct.Struct("<I")
+_PIECE = 64  # entries
 _OVERHEAD = 200  # bytes of Python objects an entry, measured with sys.getsizeof
 
 
@@ -52,13 +53,9 @@ class PromptCache:
             old, dropped = self._entries.popitem(last=False)
             self.bytes -= self._size(old, dropped)
 
-    def dump(self, fingerprint: str) -> bytes:
-        """Everything held, as the bytes of a cache file."""
-        parts = [fingerprint.encode("ascii"), _U32.pack(len(self._entries))]
-        for key, value in self._entries.items():
-            parts += [_U32.pack(len(key)), key, _U32.pack(len(value)), value]
-        body = b"".join(parts)
-        return MAGIC + hashlib.sha256(body).digest() + body
+    def entries(self) -> list[tuple[bytes, bytes]]:
+        """Everything held, oldest first: a copy that later changes leave alone."""
+        return list(self._entries.items())
 
     def load(self, data: bytes, fingerprint: str, value_bytes: int) -> int:
         """Take over the entries of a cache file.
@@ -84,6 +81,27 @@ class PromptCache:
 
     def _size(self, key: bytes, value: bytes) -> int:
         return len(key) + len(value) + _OVERHEAD
+
+
+def pack(entries: Sequence[tuple[bytes, bytes]], fingerprint: str) -> Iterator[bytes]:
+    """`PromptCache.entries` as a cache file, in pieces.
+
+    Pieces are small and the hash is of one at a time, so that another thread gets its turn in between.
+    """
+    digest = hashlib.sha256()
+    for piece in _body(entries, fingerprint):
+        digest.update(piece)
+    yield MAGIC + digest.digest()
+    yield from _body(entries, fingerprint)
+
+
+def _body(entries: Sequence[tuple[bytes, bytes]], fingerprint: str) -> Iterator[bytes]:
+    yield fingerprint.encode("ascii") + _U32.pack(len(entries))
+    for at in range(0, len(entries), _PIECE):
+        parts: list[bytes] = []
+        for key, value in entries[at : at + _PIECE]:
+            parts += [_U32.pack(len(key)), key, _U32.pack(len(value)), value]
+        yield b"".join(parts)
 
 
 def _parse(data: bytes, fingerprint: str) -> Iterator[tuple[bytes, bytes]]:

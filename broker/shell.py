@@ -1,7 +1,7 @@
 """The broker process: sockets, signals, the clock and the files around the scheduler.
 
-The only file of the broker that imports zmq. Nothing in the loop blocks but the poll; files of label sets are
-written by a thread of their own (labelfiles.py).
+The only file of the broker that imports zmq. Nothing in the loop blocks but the poll; the files of label sets
+and of the prompt cache are written by threads of their own (labelfiles.py, cachefile.py).
 """
 
 from __future__ import annotations

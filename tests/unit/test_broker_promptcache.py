@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import resource
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hailo_clip.broker.cachefile import EVERY_S, CacheFile
-from hailo_clip.broker.promptcache import MAGIC, PromptCache
+from hailo_clip.broker.promptcache import MAGIC, PromptCache, pack
 from tests.doubles.broker_world import policy
 
 PRINT = "0123456789abcdef" * 2
@@ -30,6 +32,10 @@ def filled(count: int, *, size: int = 16, **limits: int) -> PromptCache:
 
 def keys(cache: PromptCache) -> list[bytes]:
     return list(cache._entries)
+
+
+def dump(cache: PromptCache, fingerprint: str) -> bytes:
+    return b"".join(pack(cache.entries(), fingerprint))
 
 
 def signed(body: bytes) -> bytes:
@@ -105,19 +111,23 @@ def test_round_trip_keeps_entries_and_order():
     cache = filled(20)
     cache.get(b"key3")
     again = PromptCache(1000)
-    assert again.load(cache.dump(PRINT), PRINT, 16) == 20
+    assert again.load(dump(cache, PRINT), PRINT, 16) == 20
     assert keys(again) == keys(cache)
     assert again.bytes == cache.bytes and again.changes == 0
 
 
 def test_a_smaller_cache_takes_the_most_recent():
     again = PromptCache(5)
-    assert again.load(filled(20).dump(PRINT), PRINT, 16) == 5
+    assert again.load(dump(filled(20), PRINT), PRINT, 16) == 5
     assert keys(again) == [b"key%d" % i for i in range(15, 20)]
 
 
 def test_an_empty_cache_makes_a_round_trip():
-    assert PromptCache(5).load(PromptCache(5).dump(PRINT), PRINT, 16) == 0
+    assert PromptCache(5).load(dump(PromptCache(5), PRINT), PRINT, 16) == 0
+    for count in (63, 64, 65, 200):  # it is packed in pieces
+        again = PromptCache(200)
+        assert again.load(dump(filled(count), PRINT), PRINT, 16) == count
+        assert again.entries() == filled(count).entries()
 
 
 def refused(data: bytes, match: str = ".", fingerprint: str = PRINT, value_bytes: int = 16) -> None:
@@ -130,20 +140,20 @@ def refused(data: bytes, match: str = ".", fingerprint: str = PRINT, value_bytes
 
 
 def test_a_file_of_another_model_is_refused():
-    refused(filled(3).dump(OTHER), "another model")
+    refused(dump(filled(3), OTHER), "another model")
 
 
 def test_embeddings_of_another_size_are_refused():
-    refused(filled(3).dump(PRINT), "wrong size", value_bytes=20)
+    refused(dump(filled(3), PRINT), "wrong size", value_bytes=20)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 8, 39, 40, 60, 72, 76, 79, 90, -1])
 def test_a_truncated_file_is_refused(cut):
-    refused(filled(3).dump(PRINT)[:cut])
+    refused(dump(filled(3), PRINT)[:cut])
 
 
 def test_every_flipped_byte_is_noticed():
-    data = filled(2).dump(PRINT)
+    data = dump(filled(2), PRINT)
     for i in range(len(data)):
         refused(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
 
@@ -151,19 +161,19 @@ def test_every_flipped_byte_is_noticed():
 @pytest.mark.parametrize("cut", range(1, 59))
 def test_a_body_that_ends_early_under_a_right_checksum_is_refused(cut):
     """As another version of this program, or a hand, might leave it."""
-    body = filled(2).dump(PRINT)[40:]
+    body = dump(filled(2), PRINT)[40:]
     assert len(body) == 36 + 2 * (4 + 4 + 4 + 16)
     refused(signed(body[:-cut]))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 2**32 - 1])
 def test_a_wrong_count_is_refused(count):
-    body = filled(2).dump(PRINT)[40:]
+    body = dump(filled(2), PRINT)[40:]
     refused(signed(body[:32] + struct.pack("<I", count) + body[36:]))
 
 
 def test_a_length_beyond_the_end_is_refused():
-    body = bytearray(filled(2).dump(PRINT)[40:])
+    body = bytearray(dump(filled(2), PRINT)[40:])
     body[36:40] = struct.pack("<I", 2**32 - 1)
     refused(signed(bytes(body)))
 
@@ -191,6 +201,11 @@ class Log:
 @pytest.fixture
 def logged(caplog):
     return Log(caplog)
+
+
+def await_writing(file: CacheFile) -> None:
+    """Until what was begun is written; `save` would also begin."""
+    file._thread.submit(lambda: None).result()
 
 
 def cache_file(directory: Path | None, fingerprint: str = PRINT, entries: int = 100) -> CacheFile:
@@ -244,13 +259,56 @@ def test_it_is_written_now_and_then_and_only_after_changes(tmp_path):
     file.save_now_and_then(1000.0)
     assert not path.exists()
     file.save_now_and_then(1000.0 + EVERY_S)
+    await_writing(file)
     first = path.stat().st_ino
     file.save_now_and_then(1000.0 + 2 * EVERY_S)
+    await_writing(file)
     assert path.stat().st_ino == first
     put(file, b"b").save_now_and_then(1000.0 + 2.5 * EVERY_S)
+    await_writing(file)
     assert path.stat().st_ino == first
     file.save_now_and_then(1000.0 + 3.5 * EVERY_S)
+    await_writing(file)
     assert path.stat().st_ino != first
+
+
+def test_a_slow_disk_holds_nobody_up_and_the_last_save_waits_for_it(tmp_path, monkeypatch):
+    """The disk takes nothing until `disk` is set; meanwhile the broker goes on, and the cache changes."""
+    disk, begun, fsync = threading.Event(), [], os.fsync
+
+    def slow(handle: int) -> None:
+        begun.append(handle)
+        assert disk.wait(30)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    file = put(cache_file(tmp_path), b"a", b"b")
+    for tick in range(10):  # one at a time, however long it takes
+        file.save_now_and_then(1000.0 + tick * EVERY_S)
+        put(file, b"c%d" % tick)
+    end = threading.Timer(0.2, disk.set)
+    end.start()
+    file.save()
+    end.join()
+    assert len(begun) == 2 and not file._cache.changes
+    again = cache_file(tmp_path)
+    again.load()
+    assert again._cache.entries() == file._cache.entries()
+    assert [p.name for p in tmp_path.iterdir()] == ["prompts-paper.cache"]
+
+
+def test_what_could_not_be_written_is_tried_again_at_the_next_time(tmp_path, logged):
+    place = tmp_path / "state"
+    place.write_text("a file where the directory should be")
+    file = put(cache_file(place), b"a")
+    for tick in range(2):
+        file.save_now_and_then(1000.0 + tick * EVERY_S)
+    await_writing(file)
+    assert "prompt cache not written" in logged
+    place.unlink()
+    file.save_now_and_then(1000.0 + 2 * EVERY_S)
+    await_writing(file)
+    assert (place / "prompts-paper.cache").exists()
 
 
 def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
