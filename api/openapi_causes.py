@@ -8,6 +8,7 @@ from hailo_clip.api.body import READ_TIMEOUT_S
 from hailo_clip.api.guard import HEAD_S
 from hailo_clip.api.gunicorn_conf import MAX_HEADER, MAX_HEADERS, MAX_REQUEST_LINE
 from hailo_clip.api.openai_errors import InvalidParameter, ModelNotFound, openai_error, openai_shape
+from hailo_clip.api.openapi_examples import FINGERPRINT
 from hailo_clip.api.openapi_parts import Facts, Json
 from hailo_clip.shared import errors
 from hailo_clip.shared.errors import HailoClipError
@@ -97,7 +98,7 @@ def causes(facts: Facts) -> tuple[Cause, ...]:
             "malformed",
             400,
             "The request is no valid HTTP/1.1: head, Host, length or chunks.",
-            "Malformed HTTP request: ",
+            "Malformed HTTP request: Duplicate Content-Length header",
             everywhere=True,
         ),
         Cause(
@@ -149,7 +150,8 @@ def causes(facts: Facts) -> tuple[Cause, ...]:
             "fingerprint",
             409,
             "Another model is served than X-Require-Model-Fingerprint asks for; the message names both.",
-            f"X-Require-Model-Fingerprint asks for {'0' * 32!r}, the model served is ",
+            f"X-Require-Model-Fingerprint asks for {'0' * 32!r}, the model served is {FINGERPRINT!r}; "
+            "embeddings of the two must not be mixed",
             errors.FingerprintConflict,
         ),
         Cause(
@@ -196,8 +198,8 @@ def causes(facts: Facts) -> tuple[Cause, ...]:
         Cause(
             "many-bodies",
             429,
-            "This process holds or decodes as much as it may.",
-            "too many large requests at once",
+            "This process holds or decodes as much as it may, or as much of one tenant.",
+            "your request bodies hold 134000000 bytes, at most 134217728 may",
             errors.QueueFull,
             retry=AFTER,
         ),

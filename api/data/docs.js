@@ -90,14 +90,14 @@ function examples(map = {}) {
 
 function bodyView(content) {
   return Object.entries(content).flatMap(([kind, body]) => [
-    el("h4", {}, el("code", {}, kind)), ...schemaView(body.schema), ...examples(body.examples),
+    el("h4", {}, el("code", {}, kind)), ...schemaView(resolve(body.schema)), ...examples(body.examples),
   ]);
 }
 
 function answerView(responses) {
   const good = Object.entries(responses).filter(([status]) => status < "400").flatMap(([status, answer]) => [
     el("h3", {}, `${status} `, ...inline(resolve(answer).description)),
-    ...Object.values(resolve(answer).content ?? {}).flatMap((one) => [...schemaView(one.schema), ...examples(one.examples)]),
+    ...Object.values(resolve(answer).content ?? {}).flatMap((one) => [...schemaView(resolve(one.schema)), ...examples(one.examples)]),
   ]);
   const bad = Object.entries(responses).filter(([status]) => status >= "400").map(([status, answer]) => el("tr", {},
     el("th", { scope: "row" }, status), el("td", {}, ...inline(resolve(answer).description))));
