@@ -150,7 +150,8 @@ def _measured(
     from dataclasses import replace
 
     from hailo_clip.ops.bench import probe
-    from hailo_clip.ops.bench.report import number, result_table
+    from hailo_clip.ops.bench.report import result_table
+    from hailo_clip.ops.bench.tables import number
 
     def say(result: Result) -> None:
         _progress(result_table([result])[2])

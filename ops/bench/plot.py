@@ -113,7 +113,7 @@ def _mark(frame: _Frame, mark: Mark) -> Iterator[str]:
     else:
         y = frame.y(mark.at)
         yield _rule(_LEFT, y, _LEFT + frame.width, y, _INK, dashes)
-        yield _text(_LEFT + 6, y - 5, mark.text, "start", 'font-size="12"')
+        yield _text(_LEFT + 6, y + 15, mark.text, "start", 'font-size="12"')
 
 
 def _line(frame: _Frame, line: Line, colour: str, number: int) -> Iterator[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hailo_clip.ops.bench.run import Part, Result, Scenario
 from hailo_clip.ops.bench.stats import Latency
+from hailo_clip.ops.bench.tables import number, table
 
 HEAD = ("load", "", "requests/s", "of limit", "p50 ms", "p90", "p99", "most", "answers", "cores", "MiB")
 
@@ -24,29 +25,6 @@ def part_table(parts: Sequence[Part]) -> list[str]:
     cores, pss = sum(p.cores for p in parts), sum(p.pss_mib for p in parts)
     rows.append(("all", f"{100 * cores:.1f} %", "", f"{pss:.0f}"))
     return table(("process", "CPU of a core", "resident MiB", "proportional MiB"), rows)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table with aligned columns; all but the first are flush right."""
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(2, *(len(row[i]) for row in cells)) for i in range(len(head))]
-    rule = ["-" * w if i < 1 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    lines = []
-    for number, row in enumerate(cells):
-        padded = [
-            c.ljust(w) if i < 1 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("| " + " | ".join(padded) + " |")
-        if number == 0:
-            lines.append("|" + "|".join(f" {r} " for r in rule) + "|")
-    return lines
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A figure for a table."""
-    if value is None or math.isnan(value):
-        return "-"
-    return "never" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def load_of(scenario: Scenario) -> str:

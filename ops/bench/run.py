@@ -10,6 +10,7 @@ from hailo_clip.ops.bench.load import LoadProcess, Plan
 from hailo_clip.ops.bench.photos import photo_files
 from hailo_clip.ops.bench.procs import Usage, cpu_shares, usages
 from hailo_clip.ops.bench.schedule import picks, poisson
+from hailo_clip.ops.bench.stages import Stages, ask
 from hailo_clip.ops.bench.stats import Summary, summary
 from hailo_clip.ops.bench.workload import Mix, Request, requests
 
@@ -122,6 +123,11 @@ class Bench:
         after = self._usages()
         shares = cpu_shares(before, after, seconds)
         return tuple(Part(u.name, shares[u.name], u.rss_mib, u.pss_mib) for u in after.values())
+
+    def stages(self, name: str, mix: Mix) -> Stages:
+        """Where the time of single requests of `mix`, which is of one kind, goes."""
+        ((kind, made),) = self._requests(mix).items()
+        return ask(self.target.host, self.target.port, name, kind, made)
 
     def plan(self, scenario: Scenario) -> Plan:
         """What the generator is to do."""

@@ -109,12 +109,14 @@ def _report(chosen: list[s.Subject], results: dict[str, dict[str, list[Result]]]
     figures = _figures(results)
     loads = [load.name for load in s.LOADS]
     lines = [*compare.figure_table(loads, figures, _LOWER), ""]
-    verdicts = []
-    for target in TARGETS:
-        configurations = [x.name for x in chosen if x.family == target.family]
-        if configurations:
-            verdicts.append(compare.verdict(target, s.OURS, configurations, figures))
-    lines += compare.verdict_table(verdicts)
+    lines += compare.verdict_table(
+        [
+            compare.verdict(target, s.OURS, x.name, figures)
+            for target in TARGETS
+            for x in chosen
+            if x.family == target.family
+        ]
+    )
     device = device_time(MODEL, Kind.IMAGE, 1)
     assert device is not None
     alone = statistics.median(figures[s.OURS][s.ALONE.name])

@@ -1,7 +1,7 @@
 """Rounds of several servers to medians, ratios and verdicts. Pure.
 
 A ratio is of one round, where both ran within minutes of each other; what is shown is the median of the
-rounds' ratios. A peer with several configurations counts with the best one of each load.
+rounds' ratios.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hailo_clip.ops.bench.report import number, table
+from hailo_clip.ops.bench.tables import number, table
 
 Figures = Mapping[str, Mapping[str, Sequence[float]]]
 """By server and load: one figure a round, requests a second or, where lower is better, milliseconds."""
@@ -31,12 +31,11 @@ class Verdict:
     """A target with what was measured.
 
     Attributes:
-        best: the configuration of the peer that counts. ratio: the median of the rounds'. spread: its
-        lowest and highest.
+        theirs: the configuration of the peer. ratio: the median of the rounds'. spread: its lowest and highest.
     """
 
     target: Target
-    best: str
+    theirs: str
     ratio: float
     spread: tuple[float, float]
 
@@ -46,21 +45,17 @@ class Verdict:
         return self.ratio >= self.target.ratio
 
 
-def verdict(target: Target, ours: str, configurations: Sequence[str], figures: Figures) -> Verdict:
-    """Judge one target.
+def verdict(target: Target, ours: str, theirs: str, figures: Figures) -> Verdict:
+    """Judge one target against one configuration of the peer.
 
     Args:
         target: what is to be reached.
-        ours: name of our service.
-        configurations: names of the peer's.
+        ours: name of our service. theirs: name of the peer's configuration.
         figures: everything that was measured.
     """
-    mine = figures[ours][target.load]
-    pick = min if target.lower else max
-    best = pick(configurations, key=lambda name: statistics.median(figures[name][target.load]))
-    theirs = figures[best][target.load]
-    ratios = [t / m if target.lower else m / t for m, t in zip(mine, theirs, strict=True)]
-    return Verdict(target, best, statistics.median(ratios), (min(ratios), max(ratios)))
+    pairs = zip(figures[ours][target.load], figures[theirs][target.load], strict=True)
+    ratios = [t / m if target.lower else m / t for m, t in pairs]
+    return Verdict(target, theirs, statistics.median(ratios), (min(ratios), max(ratios)))
 
 
 def figure_table(loads: Sequence[str], figures: Figures, lower: Sequence[str]) -> list[str]:
@@ -78,7 +73,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
     rows = [
         [
             v.target.load,
-            v.best,
+            v.theirs,
             f"{v.ratio:.2f}",
             f"{v.spread[0]:.2f} to {v.spread[1]:.2f}",
             f"{v.target.ratio:.2f}",

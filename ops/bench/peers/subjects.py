@@ -39,7 +39,7 @@ class Subject:
     """One server in one configuration.
 
     Attributes:
-        name: for the table. family: which server it is; the best configuration of a family counts.
+        name: for the table. family: which server it is.
         argv: after the interpreter; empty for our own service.
         environ: more of its environment. loads: those that it can serve.
     """
