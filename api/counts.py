@@ -29,10 +29,16 @@ class HttpCounts:
         self._sent, self._waiting, self._sent_seq = self._waiting, Counter(), seq
         return tuple((endpoint, code, count) for (endpoint, code), count in sorted(self._sent.items()))
 
-    def confirm(self, seq: int) -> None:
-        """Ping `seq` was answered: its report, and any before it, has arrived."""
-        if self._sent_seq is not None and seq >= self._sent_seq:
+    def confirm(self, seq: int, *, alone: bool = False) -> None:
+        """Ping `seq` was answered: its report has arrived, and unless it is `alone`, any before it.
+
+        It is alone when it is the first that was answered since the broker or the connection was lost: an
+        earlier report may be lost, too, so that is made again.
+        """
+        if self._sent_seq is not None and (seq == self._sent_seq or (seq > self._sent_seq and not alone)):
             self._sent, self._sent_seq = Counter(), None
+        elif alone:
+            self.put_back()
 
     def put_back(self) -> None:
         """The broker was lost: report again what it did not confirm."""

@@ -6,8 +6,9 @@ Rules (time is an argument, `Inflight.next_wake` says when to call `tick`):
   unanswered for `LIVENESS_S` makes the link "down"; a `Pong` makes it "up".
 - A request is taken only while the link is up and the broker says "ready"; anything else is a 503 at once.
   One about label sets needs no worker, so it is taken whatever the broker says, if it says something.
-- A session is one uninterrupted life of one broker, seen from here: it changes when the broker's epoch
-  changes and when the link comes up. Requests are idempotent, so one that is still unanswered in a new
+- A session is one uninterrupted acquaintance with one broker, seen from here: it changes when the session
+  that the `Pong` names does (the broker restarted, the connection to it broke, or it gave this frontend
+  up) and when the link comes up. Requests are idempotent, so one that is still unanswered in a new
   session is sent again, once, with the time that is left to it, as soon as that broker is ready; but not
   more than `MAX_SENDS` times in all (see waiting.py), lest a request that kills brokers kills them until
   its deadline.
@@ -147,7 +148,11 @@ class Inflight:
             raise DeadlineExceeded("the deadline passed before the inputs were ready")
         size = size_of(wanted)
         if len(self._waiting) >= self._max_requests or self._bytes + size > self._max_bytes:
-            raise QueueFull(f"{len(self._waiting)} requests wait here already", retry_after_s=1.0)
+            text = (
+                f"{len(self._waiting)} requests of {self._bytes} bytes wait here already, "
+                f"at most {self._max_requests} of {self._max_bytes} bytes may"
+            )
+            raise QueueFull(text, retry_after_s=1.0)
         self._last_id += 1
         request: Request
         if isinstance(wanted, Submit):
@@ -228,12 +233,9 @@ class Inflight:
 
     def _on_pong(self, now: float, pong: Pong) -> list[Action]:
         before, self._pong = self._pong, pong
-        restarted = before is not None and before.broker_epoch != pong.broker_epoch
-        if restarted:
-            self.counts.put_back()
-        else:
-            self.counts.confirm(pong.seq)
-        if self._link != "up" or restarted:
+        forgotten = before is not None and before.session != pong.session
+        self.counts.confirm(pong.seq, alone=forgotten)
+        if self._link != "up" or forgotten:
             self._session += 1
         self._link, self._unanswered_since = "up", None
         self._look()
@@ -266,7 +268,8 @@ class Inflight:
         self._next_ping = now + self._ping_every()
         if self._unanswered_since is None:
             self._unanswered_since = now
-        return Send(Ping(self._seq, self.counts.take(self._seq) if self._link == "up" else ()))
+        report = self.counts.take(self._seq) if self._link == "up" else ()
+        return Send(Ping(self._seq, report, self._pong.session if self._pong else ""))
 
     def _expire(self, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -282,8 +285,8 @@ class Inflight:
             return Unavailable("the broker stopped answering before the deadline", retry_after_s=2.0)
         if waiting.session != self._session:
             reason = self._pong.reason if self._pong else ""
-            restarted = because("the broker restarted and was not ready before the deadline", reason)
-            return Unavailable(restarted, retry_after_s=2.0)
+            lost = because("the broker was lost and was not ready again before the deadline", reason)
+            return Unavailable(lost, retry_after_s=2.0)
         return DeadlineExceeded(f"no answer within {waiting.ttl_s:.3g} s")
 
     def _settle(self, request_id: int, error: HailoClipError) -> list[Action]:

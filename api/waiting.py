@@ -1,4 +1,4 @@
-"""One request to the broker that has no answer yet, and what becomes of it when the broker restarts. Pure."""
+"""One request to the broker that has no answer yet, and what becomes of it when the broker is lost. Pure."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Waiting:
     sends: int = 1
 
     def again(self, pong: Pong, left_s: float) -> Request | HailoClipError | None:
-        """What to send to the new broker that said `pong`, or the error that ends this; None: wait."""
+        """What to send in the new session that `pong` began, or the error that ends this; None: wait."""
         request = self.request
         if isinstance(request, Submit):
             if pong.state == "draining":
-                return Draining("the broker restarted and is shutting down", retry_after_s=5.0)
+                return Draining("the broker was lost, and is shutting down", retry_after_s=5.0)
             if pong.state != "ready":
                 return None
             if request.fingerprint != pong.fingerprint:
                 return ModelMismatch("the broker restarted with another model", retry_after_s=1.0)
             request = dataclasses.replace(request, ttl_s=left_s)
         if self.sends == MAX_SENDS:
-            return Unavailable(f"the broker was lost {MAX_SENDS} times", retry_after_s=2.0)
+            return Unavailable(f"the broker, or the connection to it, was lost {MAX_SENDS} times", retry_after_s=2.0)
         return request
 
 

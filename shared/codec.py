@@ -146,7 +146,7 @@ _SPECS: dict[int, _Spec] = {
         _per_kind,
     ),
     2: (m.Cancel, (_is_id,), _none),
-    3: (m.Ping, (_is_id, _is_tallies), _none),
+    3: (m.Ping, (_is_id, _is_tallies, _is_str), _none),
     4: (m.Control, (_is_id, _is_str), _none),
     5: (
         lm.PutLabels,

@@ -102,10 +102,18 @@ class Cancel:
 
 @message
 class Ping:
-    """A frontend is alive; `http` holds its (endpoint, code, count) since its last ping."""
+    """A frontend is alive.
+
+    Attributes:
+        seq: counts up.
+        http: its (endpoint, code, count) since its last ping.
+        session: what the last `Pong` named, empty before the first: who the frontend was, if the broker
+            does not know its present connection.
+    """
 
     seq: int
     http: tuple[tuple[str, int, int], ...] = ()
+    session: str = ""
 
 
 @message
@@ -114,7 +122,8 @@ class Pong:
 
     Attributes:
         seq: of the `Ping`.
-        broker_epoch: changes with every broker start.
+        session: changes when the broker does not know this frontend from before, and so nothing that it
+            has in flight: the broker restarted, the connection broke, or the frontend was silent too long.
         state: "starting", "ready", "unhealthy" or "draining".
         reason: why the state is not "ready", empty otherwise.
         ready_workers: workers whose canary passed and that are not given up.
@@ -122,7 +131,7 @@ class Pong:
     """
 
     seq: int
-    broker_epoch: str
+    session: str
     state: str
     reason: str
     ready_workers: int

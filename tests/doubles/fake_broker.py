@@ -123,7 +123,7 @@ class FakeBroker:
 
     def pulse(self) -> None:
         """Tell the frontend that pinged last how things are, unasked."""
-        self._order(lambda: self._send([self._pong(self.pings[-1])], self._pinger))
+        self._order(lambda: self._send([self._pong(self.pings[-1], self._pinger)], self._pinger))
 
     def send_raw(self, *frames: bytes) -> None:
         """Send frames as they are to the frontend that sent a request last."""
@@ -195,7 +195,7 @@ class FakeBroker:
                     self.pings.append(message)
                     self._pinger = peer
                     if self.answers_pings:
-                        self._send([self._pong(message)], peer)
+                        self._send([self._pong(message, peer)], peer)
                 case PutLabels() | GetLabels() | DropLabels() | ListLabels():
                     self.asked.append(message)
                     self._send(self.labels.answer(message, self.fingerprint), peer)
@@ -205,11 +205,11 @@ class FakeBroker:
                         self._send([Status(message.seq, self.snapshot)], peer)
             self._changed.notify_all()
 
-    def _pong(self, ping: Ping) -> Pong:
+    def _pong(self, ping: Ping, peer: bytes) -> Pong:
         workers = 2 if self.state == "ready" else 0
         name = self.manifest.name
-        epoch = f"epoch-{self._epoch}"
-        return Pong(ping.seq, epoch, self.state, self.reason, workers, name, self.fingerprint, self.encoder)
+        session = f"epoch-{self._epoch}.{peer.hex()}"
+        return Pong(ping.seq, session, self.state, self.reason, workers, name, self.fingerprint, self.encoder)
 
     def _send(self, messages: Sequence[Any], peer: bytes | None = None) -> None:
         for message in messages:

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +31,7 @@ from hailo_clip.api.health import Health
 from hailo_clip.api.inflight import Action, Inflight, Outcome, Reopen, Send
 from hailo_clip.ops.broker_link import BrokerLink
 from hailo_clip.shared.codec import decode_to_frontend, encode
-from hailo_clip.shared.config import Config, load_config
+from hailo_clip.shared.config import Config, frontend_endpoint, load_config
 from hailo_clip.shared.errors import HailoClipError
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Kind, Reply, Submit
@@ -39,6 +40,7 @@ from hailo_clip.shared.sockets import frontend_dealer
 from hailo_clip.workers.emulated import emulated_embedding
 from hailo_clip.workers.emulated_faults import POISON
 from hailo_clip.workers.emulated_faults import VARIABLE as FAULTS
+from tests.doubles.cut_wire import CutWire
 
 MODEL = "emulated-clip-vit-b-32"
 PATIENCE_S = 20.0
@@ -142,6 +144,17 @@ class Service:
     def frontend(self) -> Frontend:
         """A frontend, connecting."""
         return Frontend(self.config, self.manifest)
+
+    @contextmanager
+    def wired_frontend(self) -> Iterator[tuple[Frontend, CutWire]]:
+        """A frontend, connecting by a wire that can be cut."""
+        elsewhere = self.directory / "cut"
+        elsewhere.mkdir(mode=0o700)
+        broker = replace(self.config.broker, run_dir=elsewhere)
+        config = replace(self.config, broker=broker)
+        at, to = (Path(frontend_endpoint(c).removeprefix("ipc://")) for c in (config, self.config))
+        with CutWire(at, to) as wire, Frontend(config, self.manifest) as frontend:
+            yield frontend, wire
 
     @contextmanager
     def running(self, workers: int = 2, faults: str = "time_scale=0") -> Iterator[Running]:

@@ -42,7 +42,7 @@ MALFORMED = {
     "a map": [msgpack.packb({"version": 1})],
     "version 2": [msgpack.packb((2, *msgpack.unpackb(submit(1)[0])[1:])), b"1234"],
     "unknown type": [msgpack.packb((1, 99, 1))],
-    "type of another direction": encode(Pong(1, "e", "ready", "", 2, "m", "f", "onnx")),
+    "type of another direction": encode(Pong(1, "e.1", "ready", "", 2, "m", "f", "onnx")),
     "a broker's own message": encode(Batch("e", 1, 0, ("t",), (b"x",))),
     "too few frames": submit(1)[:1],
     "too many frames": [*submit(1), *[b"x"] * 1000],

@@ -31,7 +31,7 @@ from hailo_clip.shared.errors import (
 from hailo_clip.shared.messages import Cancel, Ping, Pong, Refused, Reply, Status, Submit
 
 WANTED = Submit(0, "r-1", "10.0.0.1", 1.0, False, 0.0, "", (1,), (b"ids!",))
-READY = Pong(1, "epoch-1", "ready", "", 2, "m", "print-onnx", "onnx")
+READY = Pong(1, "epoch-1.1", "ready", "", 2, "m", "print-onnx", "onnx")
 
 
 def machine(requests: int = 4, size: int = 100) -> Inflight:
@@ -136,7 +136,7 @@ def test_bounds() -> None:
     inflight = ready(requests=2, size=10)
     inflight.submit(1.0, 30.0, WANTED)
     inflight.submit(1.0, 30.0, WANTED)
-    with pytest.raises(QueueFull, match="2 requests wait here already"):
+    with pytest.raises(QueueFull, match=r"^2 requests of 8 bytes wait here already, at most 2 of 10 bytes may$"):
         inflight.submit(1.0, 30.0, WANTED)
     inflight.received(2.0, reply(1))
     with pytest.raises(QueueFull):
@@ -206,17 +206,35 @@ def test_a_process_that_was_stopped_itself_does_not_blame_the_broker() -> None:
 def test_a_restarted_broker_gets_what_is_unanswered_once_with_the_time_that_is_left() -> None:
     inflight = ready()
     request_id, actions = inflight.submit(0.0, 30.0, WANTED)
-    restarted = replace(READY, broker_epoch="epoch-2")
+    restarted = replace(READY, session="epoch-2")
     again = sent(inflight.received(10.0, restarted), Submit)
     assert again == [replace(sent(actions, Submit)[0], ttl_s=20.0)]
     assert inflight.received(11.0, restarted) == []
     assert settled(inflight.received(12.0, reply(request_id))) == {request_id: reply(request_id)}
 
 
+def test_a_broker_that_does_not_know_this_frontend_any_more_gets_what_is_unanswered() -> None:
+    """The connection broke, or the frontend was frozen: the link was never down, and the broker is the same."""
+    inflight = ready()
+    request_id, _ = inflight.submit(0.0, 30.0, WANTED)
+    (ping,) = sent(inflight.tick(PING_S), Ping)
+    assert ping.session == READY.session
+    assert inflight.received(1.1, replace(READY, seq=ping.seq)) == []
+    anew = replace(READY, session="epoch-1.2")
+    (again,) = sent(inflight.received(2.0, anew), Submit)
+    assert (again.request_id, again.ttl_s) == (request_id, 28.0)
+    (ping,) = sent(inflight.tick(inflight.next_wake()), Ping)
+    assert ping.session == "epoch-1.2"
+    assert inflight.received(3.0, anew) == []
+    assert settled(inflight.received(4.0, reply(request_id))) == {request_id: reply(request_id)}
+    inflight.received(4.1, reply(request_id))  # of the connection of before
+    assert inflight.dropped == 1
+
+
 def test_a_restarted_broker_is_sent_nothing_before_it_is_ready() -> None:
     inflight = ready()
     inflight.submit(0.0, 30.0, WANTED)
-    restarted = replace(READY, broker_epoch="epoch-2")
+    restarted = replace(READY, session="epoch-2")
     assert inflight.received(1.0, replace(restarted, state="starting", reason="no worker yet")) == []
     assert len(sent(inflight.received(2.0, restarted), Submit)) == 1
 
@@ -242,10 +260,10 @@ def test_a_broker_that_never_comes_back_means_503_by_the_deadline() -> None:
 def test_a_broker_that_restarts_and_stays_unready_means_503_by_the_deadline() -> None:
     inflight = ready()
     request_id, _ = inflight.submit(0.0, 5.0, WANTED)
-    inflight.received(4.0, Pong(5, "epoch-2", "starting", "no worker yet", 0, "m", "", ""))
+    inflight.received(4.0, Pong(5, "epoch-2.1", "starting", "no worker yet", 0, "m", "", ""))
     outcome = settled(inflight.tick(5.0 + MARGIN_S))[request_id]
     assert isinstance(outcome, Unavailable)
-    expected = "the broker restarted and was not ready before the deadline: no worker yet"
+    expected = "the broker was lost and was not ready again before the deadline: no worker yet"
     assert outcome.message == expected
 
 
@@ -258,19 +276,19 @@ def test_a_restarted_broker_that_will_not_serve_it_means_503_at_once(
 ) -> None:
     inflight = ready()
     request_id, _ = inflight.submit(0.0, 30.0, WANTED)
-    assert isinstance(settled(inflight.received(1.0, replace(pong, broker_epoch="e-2")))[request_id], error)
+    assert isinstance(settled(inflight.received(1.0, replace(pong, session="e-2")))[request_id], error)
 
 
 def test_a_request_that_brokers_do_not_survive_is_not_sent_to_them_for_ever() -> None:
     inflight = ready()
     request_id, _ = inflight.submit(0.0, 30.0, WANTED)
     for epoch in range(2, MAX_SENDS + 1):
-        assert sent(inflight.received(float(epoch), replace(READY, broker_epoch=f"e-{epoch}")), Submit)
-    actions = inflight.received(10.0, replace(READY, broker_epoch="e-last"))
+        assert sent(inflight.received(float(epoch), replace(READY, session=f"e-{epoch}.1")), Submit)
+    actions = inflight.received(10.0, replace(READY, session="e-last"))
     assert sent(actions, Submit) == []
     outcome = settled(actions)[request_id]
     assert isinstance(outcome, Unavailable)
-    assert outcome.message == "the broker was lost 3 times"
+    assert outcome.message == "the broker, or the connection to it, was lost 3 times"
 
 
 def test_draining_lets_accepted_requests_be() -> None:
@@ -306,8 +324,16 @@ def test_http_counts_arrive_once_although_a_broker_dies() -> None:
     inflight.counts.add("/health", 503)
     (unanswered,) = sent(inflight.tick(2.0), Ping)
     assert unanswered.http == ()  # the first report is still open
-    inflight.received(2.5, replace(READY, broker_epoch="epoch-2", seq=ping.seq))
+    inflight.received(2.5, replace(READY, session="epoch-2", seq=unanswered.seq))
     (again,) = sent(inflight.tick(inflight.next_wake()), Ping)
     assert again.http == (("/health", 503, 1), ("/v1/classify", 200, 2))
-    inflight.received(4.0, replace(READY, broker_epoch="epoch-2", seq=again.seq))
+    inflight.received(4.0, replace(READY, session="epoch-2", seq=again.seq))
+    assert inflight.counts.total() == 0
+
+
+def test_a_report_that_the_new_session_itself_answers_is_not_made_again() -> None:
+    inflight = ready()
+    inflight.counts.add("/v1/classify", 200)
+    (ping,) = sent(inflight.tick(1.0), Ping)
+    inflight.received(1.1, replace(READY, session="epoch-1.2", seq=ping.seq))
     assert inflight.counts.total() == 0

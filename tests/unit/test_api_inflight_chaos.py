@@ -92,11 +92,11 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(state=st.sampled_from(["ready", "ready", "ready", "starting", "unhealthy", "draining"]))
     def pong(self, state: str) -> None:
-        message = replace(READY, seq=self.seq, broker_epoch=f"epoch-{self.epoch}", state=state)
+        message = replace(READY, seq=self.seq, session=f"epoch-{self.epoch}", state=state)
         self._do(self.inflight.received(self.now, message))
 
     @rule()
-    def restart(self) -> None:
+    def the_broker_restarts_or_forgets_this_frontend(self) -> None:
         self.epoch += 1
 
     @rule(seconds=st.floats(0.01, 5.0))

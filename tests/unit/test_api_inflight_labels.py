@@ -49,7 +49,7 @@ def test_it_is_taken_and_sent_again_whatever_the_broker_says_of_its_workers(stat
     inflight.received(1.0, replace(READY, state=state))
     asks, actions = inflight.submit(1.0, 30.0, GET)
     assert sent(actions, GetLabels)
-    actions = inflight.received(2.0, replace(READY, state=state, broker_epoch="epoch-2"))
+    actions = inflight.received(2.0, replace(READY, state=state, session="epoch-2"))
     assert sent(actions, GetLabels) == [replace(GET, request_id=asks)]
 
 
@@ -74,11 +74,11 @@ def test_a_broker_that_is_lost_again_and_again_is_not_asked_for_ever() -> None:
     inflight = ready()
     asks, _ = inflight.submit(1.0, 30.0, GET)
     for epoch in range(2, MAX_SENDS + 1):
-        assert sent(inflight.received(2.0, replace(READY, broker_epoch=f"epoch-{epoch}")), GetLabels)
-    actions = inflight.received(2.0, replace(READY, broker_epoch="last"))
+        assert sent(inflight.received(2.0, replace(READY, session=f"epoch-{epoch}")), GetLabels)
+    actions = inflight.received(2.0, replace(READY, session="last"))
     (outcome,) = settled(actions).values()
     assert isinstance(outcome, Unavailable)
-    assert outcome.message == "the broker was lost 3 times"
+    assert outcome.message == "the broker, or the connection to it, was lost 3 times"
     assert len(inflight) == 0 and asks
 
 
@@ -86,7 +86,7 @@ def test_a_broker_that_is_lost_while_it_drains_ends_only_what_needs_workers() ->
     inflight = ready()
     embeds, _ = inflight.submit(1.0, 30.0, WANTED)
     asks, _ = inflight.submit(1.0, 30.0, GET)
-    actions = inflight.received(2.0, replace(READY, state="draining", broker_epoch="epoch-2"))
+    actions = inflight.received(2.0, replace(READY, state="draining", session="epoch-2"))
     assert isinstance(settled(actions)[embeds], Draining)
     assert sent(actions, GetLabels) == [replace(GET, request_id=asks)]
     assert sent(actions, Submit) == []

@@ -32,7 +32,7 @@ def frontend(shared: Frontend) -> Iterator[Frontend]:
 
 def pong(state: str, ready_workers: int, fingerprint: str) -> Pong:
     reason = "" if state == "ready" else f"it is {state}"
-    return Pong(1, "epoch", state, reason, ready_workers, "m", fingerprint, "onnx")
+    return Pong(1, "epoch.1", state, reason, ready_workers, "m", fingerprint, "onnx")
 
 
 PONGS = [

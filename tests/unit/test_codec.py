@@ -28,7 +28,7 @@ DECODERS = (decode_from_frontend, decode_to_frontend, decode_from_worker, decode
 EXAMPLES = [
     (decode_from_frontend, m.Submit(7, "r-1", "10.0.0.1", 1.0, False, 30.0, "ab", (0, 1), (b"img", b"ids"))),
     (decode_from_frontend, m.Cancel(7)),
-    (decode_from_frontend, m.Ping(1, (("classify", 200, 3),))),
+    (decode_from_frontend, m.Ping(1, (("classify", 200, 3),), "e.1")),
     (decode_from_frontend, m.Control(1, "status")),
     (
         decode_from_frontend,
@@ -48,7 +48,7 @@ EXAMPLES = [
     (decode_to_frontend, lm.Labels(8, lm.MISSING)),
     (decode_to_frontend, m.Reply(7, (None, ERROR), 0.1, 0.02, 1, (b"\0" * 8,))),
     (decode_to_frontend, m.Refused(7, ("queue_full", "full", 2.0))),
-    (decode_to_frontend, m.Pong(1, "e", "ready", "", 2, "demo", "ab", "onnx")),
+    (decode_to_frontend, m.Pong(1, "e.1", "ready", "", 2, "demo", "ab", "onnx")),
     (decode_to_frontend, m.Status(1, {"workers": ({"name": "w"},)})),
     (decode_from_worker, m.Hello("w", "e", 12, "cpu", "onnx", "demo", "ab", 384, 8, 60.0)),
     (decode_from_worker, m.Ready("e", 0.9999)),
