@@ -16,12 +16,12 @@ import zmq
 from hailo_clip.api.answer import Answer, read_reply
 from hailo_clip.api.enquiry import Enquiry, Snapshot
 from hailo_clip.api.health import Health, refusal_of
-from hailo_clip.api.inflight import Action, Inflight, Outcome, Reopen, Send, Settle
+from hailo_clip.api.inflight import CLOSING, Action, Inflight, Outcome, Reopen, Send, Settle
 from hailo_clip.api.readiness import Check
 from hailo_clip.api.waiting import Request
 from hailo_clip.shared.codec import ProtocolError, decode_to_frontend, encode
 from hailo_clip.shared.config import Config
-from hailo_clip.shared.errors import HailoClipError, ServiceError
+from hailo_clip.shared.errors import Draining, HailoClipError, ServiceError
 from hailo_clip.shared.label_messages import LabelRequest, Labels
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Cancel, Control, Kind, Ping, Reply, Status, Submit
@@ -158,6 +158,8 @@ class Gateway:
         return outcome
 
     async def _ask(self, wanted: Request, deadline_s: float) -> Reply | Labels:
+        if self._closed:
+            raise Draining(CLOSING, retry_after_s=1.0)
         request_id, actions = self._machine.submit(self._loop.time(), deadline_s, wanted)
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._futures[request_id] = future

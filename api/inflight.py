@@ -54,6 +54,7 @@ REOPEN_S = 10.0
 MARGIN_S = 0.5
 
 NEVER = float("inf")
+CLOSING = "this frontend is shutting down"
 
 Outcome = Reply | Labels | HailoClipError
 
@@ -206,7 +207,7 @@ class Inflight:
 
     def stop(self) -> list[Action]:
         """This frontend ends: every waiting request is answered now."""
-        error = Draining("this frontend is shutting down", retry_after_s=1.0)
+        error = Draining(CLOSING, retry_after_s=1.0)
         return [a for request_id in list(self._waiting) for a in self._settle(request_id, error)]
 
     def next_wake(self) -> float:

@@ -37,7 +37,8 @@ class Waiting:
                 return ModelMismatch("the broker restarted with another model", retry_after_s=1.0)
             request = dataclasses.replace(request, ttl_s=left_s)
         if self.sends == MAX_SENDS:
-            return Unavailable(f"the broker, or the connection to it, was lost {MAX_SENDS} times", retry_after_s=2.0)
+            text = f"the broker, or the connection to it, was lost {MAX_SENDS} times"
+            return Unavailable(text, retry_after_s=2.0)
         return request
 
 

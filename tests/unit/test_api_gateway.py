@@ -22,6 +22,7 @@ from hailo_clip.shared import label_messages as lm
 from hailo_clip.shared.config import Broker, Config, Model, Queue
 from hailo_clip.shared.errors import (
     DeadlineExceeded,
+    Draining,
     InferenceFailed,
     LimitReached,
     Quarantined,
@@ -286,6 +287,18 @@ def test_closing_answers_what_waits(config: Config) -> None:
         await gateway.close()
         with pytest.raises(Unavailable, match="shutting down"):
             await task
+
+    drive(config, test)
+
+
+def test_what_comes_after_closing_is_refused(config: Config) -> None:
+    async def test(broker: FakeBroker, gateway: Gateway) -> None:
+        await gateway.close()
+        for asked in (ask(gateway), gateway.labels(ListLabels(0, ""), 10.0)):
+            with pytest.raises(Draining, match="shutting down") as refused:
+                await asyncio.wait_for(asked, 5)
+            assert refused.value.retry_after_s
+        assert gateway.in_flight == 0
 
     drive(config, test)
 

@@ -136,7 +136,8 @@ def test_bounds() -> None:
     inflight = ready(requests=2, size=10)
     inflight.submit(1.0, 30.0, WANTED)
     inflight.submit(1.0, 30.0, WANTED)
-    with pytest.raises(QueueFull, match=r"^2 requests of 8 bytes wait here already, at most 2 of 10 bytes may$"):
+    full = r"^2 requests of 8 bytes wait here already, at most 2 of 10 bytes may$"
+    with pytest.raises(QueueFull, match=full):
         inflight.submit(1.0, 30.0, WANTED)
     inflight.received(2.0, reply(1))
     with pytest.raises(QueueFull):
