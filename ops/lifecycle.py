@@ -68,10 +68,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What the broker said about itself: see `hailo_clip.ops.broker_link.pool_of`.
-
-    `lost` holds name and process id of workers that it gave up and that may still run, here or elsewhere.
-    """
+    """What the broker said about itself: see `hailo_clip.ops.broker_link.pool_of`."""
 
     state: str
     reason: str = ""
@@ -273,10 +270,7 @@ class Lifecycle:
         return [Announce(state, reason)]
 
     def _judge_lost(self, lost: frozenset[tuple[str, int]], now: float) -> list[Action]:
-        """Kill workers that live although the broker has given them up for `LOST_S`.
-
-        It may have workers of other machines, too, with the process id of any child here.
-        """
+        """Kill workers of ours that live although the broker has given them up for `LOST_S`."""
         actions: list[Action] = []
         for process in self._alive():
             if process.child.role != "worker" or (process.child.name, process.pid) not in lost:
