@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder bench bench-peers clean
+.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder bench bench-peers bench-decoding clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -52,6 +52,9 @@ $(PEERS)/.installed: pyproject.toml
 
 bench-peers: $(PEERS)/.installed  ## beside mosec, LitServe and Flask in the same run (20 minutes; ARGS="--rounds 1" for less)
 	$(PEERS)/bin/python -m hailo_clip.ops.bench.peers $(ARGS)
+
+bench-decoding: $(STAMP)  ## decoding and resizing beside the plain way (seconds; ARGS="--model demo" compares embeddings)
+	$(BIN)/python -m hailo_clip.ops.bench.decoding $(ARGS)
 
 bench-broker: $(STAMP)  ## the broker alone beside a bare ZeroMQ echo (a minute; ARGS="--rounds 3" for less)
 	$(BIN)/python -m hailo_clip.ops.bench_broker $(ARGS)

@@ -11,12 +11,14 @@ QUALITY = 85
 _HERE = Path(__file__).resolve().parent
 _PLACES = (_HERE.parents[1] / "examples" / "photos", _HERE.parent / "data")
 """The checkout's photos; where it is not there, those that the package carries."""
+PHOTOS = tuple(
+    sorted(p for p in next(d for d in _PLACES if d.is_dir()).iterdir() if p.suffix in (".jpg", ".png"))
+)
 
 
 def photo_files(size: tuple[int, int], count: int) -> list[bytes]:
     """`count` different JPEG files of `size` (width, height)."""
-    place = next(p for p in _PLACES if p.is_dir())
-    photos = [Image.open(p).convert("RGB") for p in sorted([*place.glob("*.jpg"), *place.glob("*.png")])]
+    photos = [Image.open(p).convert("RGB") for p in PHOTOS]
     return [_file(_mosaic(photos, size, i)) for i in range(count)]
 
 

@@ -8,7 +8,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from hailo_clip.ops.bench.decoding import least_ms
 from hailo_clip.ops.bench.peers.compare import Target, figure_table, verdict, verdict_table
+from hailo_clip.ops.bench.peers.job import plain
+from hailo_clip.ops.bench.photos import photo_files
 from hailo_clip.ops.bench.plot import HEIGHT, WIDTH, Line, Mark, Plot, ticks
 from hailo_clip.ops.bench.report import part_table, plain, result_table
 from hailo_clip.ops.bench.run import Part, Result, Scenario
@@ -17,6 +20,7 @@ from hailo_clip.ops.bench.stats import Record, summary
 from hailo_clip.ops.bench.tables import number, table
 from hailo_clip.ops.bench.workload import Mix
 from hailo_clip.ops.cli import main
+from tests.doubles.pictures import plain as reference
 
 PARTS = (Part("broker", 0.25, 50.0, 30.0), Part("api", 0.5, 80.0, 40.0))
 
@@ -174,3 +178,16 @@ def test_wrong_flags_are_refused(flags: list[str], said: str, capsys: pytest.Cap
 def test_wrong_targets_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["bench", *flags]) == 2
     assert "--url" in capsys.readouterr().err or "--suite" in flags
+
+
+# The decoder
+
+
+def test_the_plain_way_is_the_one_that_tests_compare_with():
+    data = photo_files((500, 333), 1)[0]
+    assert (plain(data, 96) == reference(data, 96)).all()
+
+
+def test_the_least_time_is_of_the_job():
+    assert least_ms(lambda: sum(range(200_000)), 3) > 0.2
+    assert least_ms(lambda: None, 3) < 0.2

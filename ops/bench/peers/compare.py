@@ -31,7 +31,7 @@ class Verdict:
     """A target with what was measured.
 
     Attributes:
-        theirs: the configuration of the peer. ratio: the median of the rounds'. spread: its lowest and highest.
+        theirs: the peer's configuration. ratio: the median of the rounds'. spread: its lowest and highest.
     """
 
     target: Target
@@ -50,7 +50,8 @@ def verdict(target: Target, ours: str, theirs: str, figures: Figures) -> Verdict
 
     Args:
         target: what is to be reached.
-        ours: name of our service. theirs: name of the peer's configuration.
+        ours: name of our service.
+        theirs: name of the peer's configuration.
         figures: everything that was measured.
     """
     pairs = zip(figures[ours][target.load], figures[theirs][target.load], strict=True)

@@ -58,17 +58,17 @@ def pixels(image: str) -> Pixels:
         from hailo_clip.api.image import decode_image
 
         return decode_image(data, SIZE)
-    return plain(data)
+    return plain(data, SIZE)
 
 
-def plain(data: bytes) -> Pixels:
+def plain(data: bytes, size: int) -> Pixels:
     """Decode, bicubic to the short side, centre crop."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = picture.size
     short = min(width, height)
-    resized = picture.resize((SIZE * width // short, SIZE * height // short), Image.Resampling.BICUBIC)
-    left, top = round((resized.width - SIZE) / 2), round((resized.height - SIZE) / 2)
-    return np.asarray(resized.crop((left, top, left + SIZE, top + SIZE)))
+    resized = picture.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
+    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def answer(row: Embeddings) -> bytes:
