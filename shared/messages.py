@@ -57,6 +57,8 @@ def message(cls: type[M]) -> type[M]:
 
 Buffer = Any  # bytes, memoryview or zmq.Frame: whatever holds a payload without copying it
 WireError = tuple[str, str, float | None]  # see errors.to_wire
+Timings = tuple[tuple[int, float], ...]
+"""What the canary took: for each `Kind`, the items and seconds of its slowest batch. Empty: not measured."""
 
 
 class Kind(IntEnum):

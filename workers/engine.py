@@ -22,7 +22,7 @@ from hailo_clip.shared.messages import Batch, Kind, Result
 from hailo_clip.shared.models import is_emulated, verify_files
 from hailo_clip.workers.encoder import Encoder, Pending
 from hailo_clip.workers.pipeline import Finished, Inputs, submit
-from hailo_clip.workers.proof import prove
+from hailo_clip.workers.proof import Proof, prove
 from hailo_clip.workers.session import ExitCode
 
 log = logging.getLogger("hailo_clip.worker")
@@ -30,9 +30,9 @@ log = logging.getLogger("hailo_clip.worker")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An outcome: the canary passed, `cosine` is the lowest over its golden items."""
+    """An outcome: the canary passed."""
 
-    cosine: float
+    proof: Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Engine:
                 "model": self._manifest.name,
                 "encoder": self._encoder.name,
                 "device": self._encoder.device_id,
-                "cosine": round(loaded.cosine, 6),
+                "cosine": round(loaded.proof.cosine, 6),
                 "seconds": round(time.monotonic() - started, 3),
             },
         )

@@ -6,32 +6,76 @@ worked out by the function that defines them, so that a fault switched on in it 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
 import numpy as np
 
 from hailo_clip.shared.canary import Golden, Pair, encode_golden, lowest_cosine, run_canary
 from hailo_clip.shared.errors import ModelError
 from hailo_clip.shared.manifest import Manifest
-from hailo_clip.shared.messages import Kind
+from hailo_clip.shared.messages import Kind, Timings
 from hailo_clip.shared.models import is_emulated
-from hailo_clip.workers.encoder import Encoder
+from hailo_clip.workers.encoder import Embeddings, Encoder, Images, TokenIds
 
 _IDS = np.array([49406, 320, 2368, 49407], np.int32)  # "a cat"
 
 
-def prove(encoder: Encoder, manifest: Manifest) -> float:
-    """The lowest cosine over the golden items.
+_Items = TypeVar("_Items", Images, Sequence[TokenIds])
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The canary passed: the lowest cosine over the golden items, and what its batches took (`Timings`)."""
+
+    cosine: float
+    batches: Timings
+
+
+def prove(encoder: Encoder, manifest: Manifest) -> Proof:
+    """Run the canary.
 
     Raises:
-        ModelError: it is below the manifest's floor.
+        ModelError: a cosine is below the manifest's floor.
         EncoderError: the encoder failed.
     """
+    timed = _Timed(encoder)
     if not is_emulated(manifest):
-        return run_canary(encoder, manifest)
+        cosine = run_canary(timed, manifest)
+        return Proof(cosine, timed.batches())
     golden = _emulated_golden(manifest)
-    lowest = lowest_cosine(encode_golden(encoder, golden), golden.for_backend(encoder.name))
+    lowest = lowest_cosine(encode_golden(timed, golden), golden.for_backend(encoder.name))
     if not lowest.cosine >= manifest.canary.floor:
         raise ModelError(f"canary of {manifest.name} failed: golden {lowest.item} has cosine {lowest.cosine}")
-    return lowest.cosine
+    return Proof(lowest.cosine, timed.batches())
+
+
+class _Timed:
+    """An encoder, as the canary sees it, that remembers the slowest batch of each kind."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._slowest: dict[Kind, tuple[int, float]] = {}
+        self.name = encoder.name
+        self.max_batch = encoder.max_batch
+
+    def encode_images(self, images: Images) -> Embeddings:
+        return self._timed(Kind.IMAGE, images, self._encoder.encode_images)
+
+    def encode_tokens(self, ids: Sequence[TokenIds]) -> Embeddings:
+        return self._timed(Kind.TEXT, ids, self._encoder.encode_tokens)
+
+    def batches(self) -> Timings:
+        return tuple(self._slowest[kind] for kind in Kind)
+
+    def _timed(self, kind: Kind, items: _Items, encode: Callable[[_Items], Embeddings]) -> Embeddings:
+        began = time.monotonic()
+        rows = encode(items)
+        took = (len(items), round(time.monotonic() - began, 6))
+        self._slowest[kind] = max(took, self._slowest.get(kind, took), key=lambda batch: batch[1])
+        return rows
 
 
 def _emulated_golden(manifest: Manifest) -> Golden:

@@ -10,7 +10,9 @@ DONE       an `Exit` was given
 =========  ==========================================================================================
 
 A fence, an unknown broker epoch or a silent broker starts a new registration with a new epoch; results
-of batches of an older epoch are dropped, since the broker has long sent their items to somebody else.
+of batches of an older epoch are dropped, since the broker has long sent their items to somebody else. An
+encoder that is loaded has to pass its canary again then: it may hang in the very batch that the broker gave
+this worker up for. If the canary does not come back, the worker ends.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from hailo_clip.shared import messages as m
+from hailo_clip.workers.watch import Watch
 
 JOIN_AGAIN_S = 1.0
 LEAVE_S = 5.0
-CANARY_EVERY_S = 60.0
 
 
 class Phase(Enum):
@@ -94,14 +96,12 @@ class Session:
         self._hello = hello
         self._new_epoch = new_epoch
         self._actions: list[Action] = []
-        self._cosine: float | None = None
         self._heartbeat_s = 1.0
         self._liveness = 3
         self._broker_epoch = ""
         self._stopped = False
         self._busy = 0
-        self._canary_running = False
-        self._worked = now
+        self._watch = Watch(now)
         self._leave_by = 0.0
         self._heard = now
         self._next = now
@@ -132,7 +132,7 @@ class Session:
                 self._welcome(now, message)
             case m.Batch():
                 self._busy += 1
-                self._worked = now
+                self._watch.busy(now)
                 self._actions.append(Encode(message))
             case m.BeatAck():
                 if message.broker_epoch != self._broker_epoch and self.phase is not Phase.JOINING:
@@ -145,11 +145,9 @@ class Session:
                 self._stopped = True
                 self._leave_if_done()
 
-    def loaded(self, now: float, cosine: float) -> None:
-        """The model is loaded (or the canary ran again); its canary passed with this cosine."""
-        self._cosine = cosine
-        self._canary_running = False
-        self._worked = now
+    def loaded(self, now: float, cosine: float, batches: m.Timings = ()) -> None:
+        """The model is loaded (or the canary ran again): its canary passed with this cosine, in `batches`."""
+        self._watch.passed(now, cosine, sum(seconds for _, seconds in batches))
         if self.phase is Phase.SERVING:
             self._say(m.Ready(self.epoch, cosine))
 
@@ -161,7 +159,7 @@ class Session:
 
     def encoded(self, now: float, result: m.Result) -> None:
         """The encoder's thread is done with a batch; dropped when its epoch is over."""
-        self._worked = now
+        self._watch.worked(now, result.device_s)
         if result.epoch == self.epoch and self.phase in (Phase.SERVING, Phase.LEAVING):
             self._busy -= 1
             self._say(result)
@@ -181,6 +179,11 @@ class Session:
         """Time passed: beat, join again, or notice that the broker is gone."""
         if now < self._next or self.phase is Phase.DONE:
             return
+        if self.phase is not Phase.LEAVING:
+            turn_s = JOIN_AGAIN_S if self.phase is Phase.JOINING else self._heartbeat_s
+            if stuck := self._watch.waits(turn_s):
+                self.failed(stuck, ExitCode.STUCK)
+                return
         if self.phase is Phase.JOINING:
             self._say(self._hello)
             self._next = now + JOIN_AGAIN_S
@@ -193,12 +196,11 @@ class Session:
             return
         self._say(m.Beat(self.epoch))
         self._next = now + self._heartbeat_s
-        self._canary_when_idle(now)
+        self._canary_if_due(now)
 
-    def _canary_when_idle(self, now: float) -> None:
-        idle = not self._busy and not self._canary_running and self._cosine is not None
-        if self.phase is Phase.SERVING and idle and now - self._worked > CANARY_EVERY_S:
-            self._canary_running = True
+    def _canary_if_due(self, now: float) -> None:
+        if self.phase is not Phase.LEAVING and self._watch.due(now, busy=self._busy > 0):
+            self._watch.started()
             self._actions.append(RunCanary())
 
     def _join(self, now: float) -> None:
@@ -208,6 +210,8 @@ class Session:
         self._heard = now
         self._next = now + JOIN_AGAIN_S
         self._say(self._hello)
+        self._watch.doubt()
+        self._canary_if_due(now)
 
     def _welcome(self, now: float, welcome: m.Welcome) -> None:
         if self.phase is not Phase.JOINING:
@@ -216,8 +220,11 @@ class Session:
         self._broker_epoch = welcome.broker_epoch
         self._heartbeat_s = welcome.heartbeat_s
         self._next = now + welcome.heartbeat_s
-        if self._cosine is not None:
-            self._say(m.Ready(self.epoch, self._cosine))
+        if self._watch.cosine is not None and self._watch.proved(now):
+            self._say(m.Ready(self.epoch, self._watch.cosine))
+        else:
+            self._watch.doubt()
+            self._canary_if_due(now)
 
     def _fenced(self, now: float, fence: m.Fence) -> None:
         if fence.final:

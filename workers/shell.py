@@ -35,7 +35,7 @@ GRACE_S = 180.0
 
 FAREWELL_S = 1.0
 _CLOSE_S = 10.0
-_CLOSE_FENCED_S = 1.0  # its batch was overdue, or another process has its place: no use in long patience
+_CLOSE_HOPELESS_S = 1.0  # its batch or canary did not end, or another process has its place
 
 
 def run_worker(config: Config, name: str, device_id: str | None) -> int:
@@ -82,7 +82,8 @@ def run_worker(config: Config, name: str, device_id: str | None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, shell.stop)
         code = shell.run()
-    if not engine.stop(_CLOSE_FENCED_S if code is ExitCode.FENCED else _CLOSE_S):
+    hopeless = code in (ExitCode.FENCED, ExitCode.STUCK)
+    if not engine.stop(_CLOSE_HOPELESS_S if hopeless else _CLOSE_S):
         # The encoder hangs in a native call: no clean-up of Python's can end its thread.
         log.error("the encoder did not finish, leaving it behind")
         os._exit(ExitCode.STUCK.value)
@@ -157,7 +158,7 @@ class Shell:
     def _outcome(self, now: float, outcome: Outcome) -> None:
         match outcome:
             case Loaded():
-                self._session.loaded(now, outcome.cosine)
+                self._session.loaded(now, outcome.proof.cosine, outcome.proof.batches)
             case Broken():
                 self._session.failed(outcome.reason, outcome.code)
             case m.Result():

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hailo_clip.shared import messages as m
 from hailo_clip.workers.session import (
-    CANARY_EVERY_S,
     JOIN_AGAIN_S,
     LEAVE_S,
     Action,
@@ -25,6 +24,7 @@ from hailo_clip.workers.session import (
     Say,
     Session,
 )
+from hailo_clip.workers.watch import CANARY_BUSY_S, CANARY_IDLE_S, PATIENCE, PATIENCE_S
 
 HELLO = m.Hello("w0", "", 7, "d0", "emulated", "m", "f" * 32, 4, 8, 60.0)
 BROKER = "broker-1"
@@ -54,6 +54,16 @@ class Rig:
         actions = self.did()
         assert all(isinstance(a, Say) for a in actions), actions
         return [a.message for a in actions if isinstance(a, Say)]
+
+    def rejoins(self) -> m.Hello:
+        """It registers anew and has its encoder prove itself, and does nothing else; what it said."""
+        said, ran = self.did()
+        assert isinstance(said, Say) and isinstance(said.message, m.Hello) and ran == RunCanary()
+        return said.message
+
+    def passes(self, cosine: float = 0.999, seconds: float = 0.01) -> None:
+        """The canary comes back."""
+        self.session.loaded(self.now, cosine, ((1, seconds / 2), (1, seconds / 2)))
 
     def exit(self) -> Exit:
         """The exit that it asked for, as its last action."""
@@ -213,8 +223,7 @@ def test_a_broker_that_is_silent_for_three_heartbeats_is_lost():
         rig.after(1.0)
         assert rig.said() == [m.Beat(old)]
     rig.after(1.0)
-    (hello,) = rig.said()
-    assert isinstance(hello, m.Hello) and hello.epoch != old and rig.phase is Phase.JOINING
+    assert rig.rejoins().epoch != old and rig.phase is Phase.JOINING
     rig.encoded(rig.result(1, epoch=old))
     assert rig.said() == []
 
@@ -241,10 +250,11 @@ def test_a_restarted_broker_is_joined_anew():
     rig = busy()
     old = rig.epoch
     rig.ack("broker-2")
-    (hello,) = rig.said()
-    assert isinstance(hello, m.Hello) and hello.epoch == rig.epoch != old
+    assert rig.rejoins().epoch == rig.epoch != old
     rig.hears(m.Welcome("broker-2", rig.epoch, 1.0))
-    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+    assert rig.said() == []
+    rig.passes(0.98)
+    assert rig.said() == [m.Ready(rig.epoch, 0.98)]
     rig.encoded(rig.result(1, epoch=old))
     assert rig.said() == []
     rig.ack("broker-2")
@@ -255,10 +265,11 @@ def test_a_fence_makes_it_register_anew_without_loading_again():
     rig = busy()
     old = rig.epoch
     rig.hears(m.Fence(old, "silent", False))
-    (hello,) = rig.said()
-    assert isinstance(hello, m.Hello) and hello.epoch != old
+    assert rig.rejoins().epoch != old
+    rig.passes(0.98)
+    assert rig.said() == []
     rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
-    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+    assert rig.said() == [m.Ready(rig.epoch, 0.98)]
     rig.hears(m.Fence(old, "silent", False))  # once more, late
     assert rig.said() == [] and rig.phase is Phase.SERVING
 
@@ -281,24 +292,150 @@ def test_a_broken_encoder_is_reported_and_ends_it(state, code):
 # The canary
 
 
+def until_canary(rig: Rig, seconds: float, *, each_s: Callable[[int], None] = lambda _: None) -> None:
+    """The canary runs after `seconds`, within two, and not before."""
+    begin = rig.now
+    while RunCanary() not in rig.did():
+        rig.ack()
+        each_s(int(rig.now))
+        rig.after(1.0)
+        assert rig.now < begin + 2 * seconds
+    assert begin + seconds < rig.now <= begin + seconds + 2.0
+
+
 def test_the_canary_runs_again_after_a_minute_without_work():
     rig = serving()
-    begin = rig.now
-    while not any(isinstance(a, RunCanary) for a in rig.did()):
-        rig.ack()
-        rig.after(1.0)
-        assert rig.now < begin + 2 * CANARY_EVERY_S
-    assert begin + CANARY_EVERY_S < rig.now <= begin + CANARY_EVERY_S + 2.0
-    for _ in range(90):  # it is running: not a second time
+    until_canary(rig, CANARY_IDLE_S)
+    for _ in range(4):  # it is running: not a second time
         rig.ack()
         rig.after(1.0)
     assert RunCanary() not in rig.did()
-    rig.session.loaded(rig.now, 0.97)
+    rig.passes(0.97)
     assert rig.said() == [m.Ready(rig.epoch, 0.97)]
-    for _ in range(59):
-        rig.ack()
+    until_canary(rig, CANARY_IDLE_S)
+
+
+def test_under_load_the_canary_runs_every_five_minutes():
+    rig = serving()
+
+    def work(number: int) -> None:
+        rig.encoded(rig.result(number))
+        rig.hears(rig.batch(number + 1))
+
+    rig.hears(rig.batch(int(rig.now)))
+    until_canary(rig, CANARY_BUSY_S, each_s=work)
+    rig.passes(0.97)
+    assert rig.said() == [m.Ready(rig.epoch, 0.97)]
+    until_canary(rig, CANARY_BUSY_S, each_s=work)
+
+
+@pytest.mark.parametrize("broker", ["restarted", "silent", "fenced"])
+def test_an_encoder_that_hangs_is_never_called_ready_again(broker):
+    """It hangs in a batch. The worker lives and joins, but its canary does not come back."""
+    rig = busy()
+    if broker == "restarted":
+        rig.ack("broker-2")
+    elif broker == "fenced":
+        rig.hears(m.Fence(rig.epoch, "silent", False))
+    else:
+        for _ in range(4):
+            rig.after(1.0)
+    rejoined = rig.now
+    rig.did()
+    if broker != "silent":
+        rig.hears(m.Welcome("broker-2", rig.epoch, 1.0))
+    while rig.phase is not Phase.DONE:
+        rig.hears(m.BeatAck("broker-2", rig.epoch))
         rig.after(1.0)
-    assert RunCanary() not in rig.did()
+    actions = rig.did()
+    assert not any(isinstance(a, Say) and isinstance(a.message, m.Ready) for a in actions)
+    failed, last = actions[-2:]
+    assert isinstance(failed, Say) and isinstance(failed.message, m.Failed)
+    assert isinstance(last, Exit) and last.code is ExitCode.STUCK
+    assert last.reason == "the encoder is stuck: its canary did not end, nor any batch, for 6 s"
+    assert PATIENCE_S < rig.now - rejoined <= PATIENCE_S + 1.0
+
+
+def test_a_canary_that_hangs_between_batches_ends_the_worker():
+    rig = serving()
+    until_canary(rig, CANARY_IDLE_S)
+    for _ in range(int(PATIENCE_S) + 1):
+        rig.ack()
+        rig.hears(rig.batch(1))  # work that comes does not show that the encoder moves
+        rig.after(1.0)
+    assert rig.exit().code is ExitCode.STUCK
+
+
+def test_a_slow_encoder_is_given_its_time():
+    """Its canary takes 6 s; two batches, of half a minute each, were with it when the broker restarted."""
+    rig = joining()
+    rig.passes(seconds=6.0)
+    rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
+    old = rig.epoch
+    for number in (1, 2):
+        rig.hears(rig.batch(number))
+    rig.ack("broker-2")
+    rig.hears(m.Welcome("broker-2", rig.epoch, 1.0))
+
+    def turns(seconds: int) -> None:
+        for _ in range(seconds):
+            rig.hears(m.BeatAck("broker-2", rig.epoch))
+            rig.after(1.0)
+
+    for number in (1, 2):
+        turns(30)
+        rig.encoded(rig.result(number, epoch=old))
+    turns(int(PATIENCE * 6.0))
+    rig.did()
+    rig.passes()
+    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+
+
+def test_time_in_which_the_worker_itself_was_stopped_does_not_count():
+    rig = busy()
+    rig.ack("broker-2")
+    rig.hears(m.Welcome("broker-2", rig.epoch, 1.0))
+    for _ in range(3):
+        rig.now += 60.0  # SIGSTOP, SIGCONT
+        rig.hears(m.BeatAck("broker-2", rig.epoch))
+        rig.after(0.0)
+    rig.did()
+    rig.passes()
+    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+
+
+def test_a_proof_from_before_a_long_wait_for_a_broker_is_renewed():
+    rig = joining()
+    rig.passes()
+    for _ in range(int(CANARY_IDLE_S) + 1):
+        rig.after(1.0)
+    rig.did()
+    rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
+    assert rig.did() == [RunCanary()]
+    rig.passes(0.98)
+    assert rig.said() == [m.Ready(rig.epoch, 0.98)]
+
+
+def test_a_canary_that_was_running_when_the_broker_went_is_proof_enough():
+    rig = serving()
+    until_canary(rig, CANARY_IDLE_S)
+    rig.hears(m.Fence(rig.epoch, "silent", False))
+    assert RunCanary() not in rig.did(), "it is on its way"
+    rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
+    assert rig.said() == []
+    rig.passes()
+    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+
+
+def test_an_encoder_that_still_loads_when_the_broker_restarts_has_no_canary_to_run():
+    rig = serving(loaded=False)
+    rig.ack("broker-2")
+    (hello,) = rig.said()
+    assert isinstance(hello, m.Hello)
+    rig.hears(m.Welcome("broker-2", rig.epoch, 1.0))
+    assert rig.said() == []
+    rig.passes()
+    assert rig.said() == [m.Ready(rig.epoch, 0.999)]
 
 
 @pytest.mark.parametrize("what", ["a batch runs", "work comes", "not loaded"])
