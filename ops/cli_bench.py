@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MODEL = "emulated-clip-resnet-50x4"
+CLIENTS = 32
 
 _ABOUT = """
 Starts a service of its own (the emulated Hailo-10H unless told otherwise) on a free port, or takes the one
@@ -69,7 +70,12 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def _add_load(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("load")
     shape = group.add_mutually_exclusive_group()
-    shape.add_argument("--clients", type=_count, default=32, metavar="N", help="closed loop (default: 32)")
+    group.add_argument(
+        "--clients",
+        type=_count,
+        metavar="N",
+        help="of a closed loop, also of the one that finds the peak (default: 32)",
+    )
     shape.add_argument("--rate", type=_positive, metavar="R", help="open loop: Poisson arrivals a second")
     shape.add_argument("--highest-under", type=_positive, metavar="MS", help="search the highest rate")
     shape.add_argument("--overload", type=_positive, metavar="TIMES", help="offer this many times the peak")
@@ -132,7 +138,9 @@ def _single(args: argparse.Namespace) -> tuple[list[str], dict[str, object], boo
     mix = Mix(args.mix, args.size, args.raw, args.prompts, not args.uncached, args.tenants)
     settings = dict(args.set)
     limit = None if args.url else device_limit(args.model, mix, int(settings.get("workers.max_batch", 8)), 1)
-    clients = 0 if args.rate else args.clients
+    if args.rate is not None and args.clients is not None:
+        raise ConfigError("--rate is an open loop, --clients a closed one; leave one out")
+    clients = 0 if args.rate else args.clients or CLIENTS
     scenario = Scenario("load", mix, clients, args.rate or 0.0, args.seconds)
     with _bench(args, settings) as (bench, ready_s):
         found, extra = _measured(args, bench, scenario, limit)
@@ -186,7 +194,7 @@ def _bench(args: argparse.Namespace, settings: Mapping[str, str]) -> Iterator[tu
                 raise ConfigError(f"--url: {args.url!r} is not a URL such as http://127.0.0.1:5000")
             yield Bench(loader, Target(parts.hostname, parts.port or 80)), 0.0
             return
-        depth = {"queue.max_depth": str(max(10, 2 * args.clients))}
+        depth = {"queue.max_depth": str(max(10, 2 * (args.clients or CLIENTS)))}
         proxies = {"server.trusted_proxies": '["127.0.0.1"]'} if args.tenants else {}
         with our_service(args.model, depth | proxies | dict(settings)) as served:
             served.wait(b"ready: ")

@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from hailo_clip.ops.bench.decoding import least_ms
+from hailo_clip.ops.bench.peers import job
 from hailo_clip.ops.bench.peers.compare import Target, figure_table, verdict, verdict_table
-from hailo_clip.ops.bench.peers.job import plain
 from hailo_clip.ops.bench.photos import photo_files
 from hailo_clip.ops.bench.plot import HEIGHT, WIDTH, Line, Mark, Plot, ticks
 from hailo_clip.ops.bench.report import part_table, plain, result_table
@@ -174,10 +174,12 @@ def test_wrong_flags_are_refused(flags: list[str], said: str, capsys: pytest.Cap
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--url", "https://x"], ["--url", "x", "--suite"]])
+@pytest.mark.parametrize(
+    "flags", [["--url", "https://x"], ["--url", "x", "--suite"], ["--rate", "5", "--clients", "5"]]
+)
 def test_wrong_targets_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["bench", *flags]) == 2
-    assert "--url" in capsys.readouterr().err or "--suite" in flags
+    assert flags[-2 if flags[-1] == "5" else 0] in capsys.readouterr().err
 
 
 # The decoder
@@ -185,7 +187,7 @@ def test_wrong_targets_are_refused(flags: list[str], capsys: pytest.CaptureFixtu
 
 def test_the_plain_way_is_the_one_that_tests_compare_with():
     data = photo_files((500, 333), 1)[0]
-    assert (plain(data, 96) == reference(data, 96)).all()
+    assert (job.plain(data, 96) == reference(data, 96)).all()
 
 
 def test_the_least_time_is_of_the_job():
