@@ -14,7 +14,7 @@ from hailo_clip.api.auth_file import KeyFile
 from hailo_clip.api.body import BodyFeed
 from hailo_clip.api.call import SCOPE_KEY, Call, Networks, call_of, networks, open_call
 from hailo_clip.api.cors import PREFLIGHT, Cors, HeaderList
-from hailo_clip.api.problems import JSON, problem_body
+from hailo_clip.api.problems import JSON, problem_body, problem_headers
 from hailo_clip.api.service import Service
 from hailo_clip.shared.errors import ClientError, HailoClipError, Unauthorized
 
@@ -149,6 +149,8 @@ class _Outlet:
             return
         body = problem_body(error, self._call.path)
         headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
+        for name, value in problem_headers(error, self._call.path).items():
+            headers.append((name.lower().encode(), value.encode()))
         if isinstance(error, Unauthorized):
             headers.append((b"www-authenticate", CHALLENGE.encode()))
         await self.answer(error.http_status, headers, body)

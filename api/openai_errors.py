@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hailo_clip.shared.errors import ClientError, HailoClipError
+from hailo_clip.shared.errors import ClientError, FingerprintConflict, HailoClipError
 
 PATHS = frozenset(("/v1/embeddings",))
 """Paths whose errors have this shape, whichever layer raises them."""
@@ -26,6 +26,11 @@ class ModelNotFound(InvalidParameter):
 
     code = "model_not_found"
     http_status = 404
+
+
+def retry_headers(error: HailoClipError) -> dict[str, str]:
+    """What keeps OpenAI's clients from repeating `error` in vain: they take a 409 for a lock that opens."""
+    return {"X-Should-Retry": "false"} if isinstance(error, FingerprintConflict) else {}
 
 
 def openai_error(error: HailoClipError) -> dict[str, Any]:

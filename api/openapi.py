@@ -14,6 +14,7 @@ from hailo_clip.api.openapi_causes import Cause, causes
 from hailo_clip.api.openapi_headers import RESPONSE, headers, parameters
 from hailo_clip.api.openapi_parts import JSON, Answer, Body, Facts, Json, Operation, ref, schema
 from hailo_clip.api.openapi_schemas import requests
+from hailo_clip.shared.errors import FingerprintConflict
 
 INFO = (
     "CLIP on a Hailo-10H as a REST service: images and sentences in, best sentence or embedding out.\n\n"
@@ -107,6 +108,8 @@ def problem(status: int, found: Iterable[Cause], shape: str) -> Json:
     """The answer of one status, with an example for each of its causes."""
     found = tuple(found)
     more = {401: ("WWWAuthenticate",), 429: ("RetryAfter",), 503: ("RetryAfter",)}.get(status, ())
+    if status == FingerprintConflict.http_status and shape == "OpenAIProblem":
+        more = ("ShouldRetry",)
     shown = {cause.name: {"summary": cause.when, "value": cause.body(shape)} for cause in found}
     return {
         "description": " Or: ".join(cause.when for cause in found),

@@ -65,6 +65,11 @@ RESPONSE: dict[str, Json] = {
         "description": "Seconds after which a retry may succeed.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 3600},
     },
+    "ShouldRetry": {
+        "description": "Tells OpenAI's clients, which repeat a 409 otherwise, that a repetition is no help.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["false"]},
+    },
     "WWWAuthenticate": {
         "description": "How to authenticate.",
         "required": True,
@@ -83,6 +88,7 @@ NAMES = {
     "ServerTiming": "Server-Timing",
     "ModelFingerprint": "X-Model-Fingerprint",
     "RetryAfter": "Retry-After",
+    "ShouldRetry": "X-Should-Retry",
     "WWWAuthenticate": "WWW-Authenticate",
     "ETag": "ETag",
 }

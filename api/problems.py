@@ -26,6 +26,13 @@ def problem_body(error: HailoClipError, path: str) -> bytes:
     return orjson.dumps(openai_errors.openai_error(error) if openai else {"error": error.message})
 
 
+def problem_headers(error: HailoClipError, path: str) -> dict[str, str]:
+    """The headers that say whether and when a retry is of use."""
+    found = openai_errors.retry_headers(error) if path in openai_errors.PATHS else {}
+    after = retry_after(error)
+    return found if after is None else {**found, "Retry-After": after}
+
+
 def plain_body(message: str, status: int, path: str = "") -> bytes:
     """The JSON body of an error that is none of ours."""
     openai = path in openai_errors.PATHS
@@ -54,9 +61,7 @@ async def _on_ours(
         return
     resp.status = error.http_status
     resp.content_type, resp.data = JSON, problem_body(error, req.path)
-    after = retry_after(error)
-    if after is not None:
-        resp.set_header("Retry-After", after)
+    resp.set_headers(problem_headers(error, req.path))
     if error.http_status == ServiceError.http_status:
         log.error(error.message, extra={"trace": call_of(req.scope).request_id, "code": error.code})
 

@@ -13,6 +13,7 @@ from typing import Any
 from hailo_clip import __version__
 from hailo_clip.api.openapi import INFO, document
 from hailo_clip.api.openapi_causes import causes
+from hailo_clip.api.openapi_headers import NAMES
 from hailo_clip.api.openapi_parts import Facts
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "api.md"
@@ -76,13 +77,7 @@ def codes() -> list[str]:
 
 def headers(api: dict[str, Any]) -> list[str]:
     given = [(f"`{p['name']}`", p["description"]) for p in api["components"]["parameters"].values()]
-    names = {
-        "RequestId": "X-Request-Id",
-        "ServerTiming": "Server-Timing",
-        "ModelFingerprint": "X-Model-Fingerprint",
-    }
-    names |= {"RetryAfter": "Retry-After", "WWWAuthenticate": "WWW-Authenticate", "ETag": "ETag"}
-    got = [(f"`{names[name]}`", h["description"]) for name, h in api["components"]["headers"].items()]
+    got = [(f"`{NAMES[name]}`", h["description"]) for name, h in api["components"]["headers"].items()]
     return [
         "## Headers of requests\n",
         *table(("header", "meaning"), given),

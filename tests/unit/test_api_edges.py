@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from hailo_clip.api.auth import Door
+from hailo_clip.shared.errors import Draining
 from hailo_clip.shared.messages import Reply, WireError
 from tests.doubles.frontend import (
     CLASSIFY,
@@ -123,6 +125,18 @@ def test_an_unexpected_error_is_a_500_without_its_story(
 
 
 # Around the requests
+
+
+def test_what_is_refused_at_the_door_says_when_to_come_again(
+    frontend: Frontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise Draining("no keys at hand", retry_after_s=2.2)
+
+    monkeypatch.setattr(Door, "admit", busy)
+    result = frontend.post(TEXT, {"text": "x"})
+    assert (result.status_code, result.json) == (503, {"error": "no keys at hand"})
+    assert result.headers["retry-after"] == "3"
 
 
 @pytest.mark.parametrize("given", ["abc-123", "x" * 128, "a.b_c~d:e/f+g=h@i"])

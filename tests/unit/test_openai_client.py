@@ -196,6 +196,26 @@ def test_another_fingerprint_than_required(client: openai.OpenAI) -> None:
     assert caught.value.code == "fingerprint_conflict"
 
 
+def test_another_fingerprint_than_required_is_asked_for_once(served: Served) -> None:
+    """By itself the client repeats a 409."""
+    answers: list[int] = []
+
+    def note(response: Any) -> None:
+        answers.append(response.status_code)
+
+    with client_of(served, retries=2) as client, pytest.raises(openai.ConflictError) as caught:
+        client._client.event_hooks["response"].append(note)
+        client.embeddings.create(
+            model=MODEL, input="x", extra_headers={"X-Require-Model-Fingerprint": "0" * 32}
+        )
+    assert answers == [409]
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    headers = {"Content-Type": "application/json", "X-Require-Model-Fingerprint": "0" * 32}
+    status, _, others = served.request("POST", "/v1/embed/text", '{"text": "x"}', headers)
+    assert status == 409
+    assert "x-should-retry" not in {name.lower() for name in others}
+
+
 def test_an_encoder_that_fails(client: openai.OpenAI, served: Served) -> None:
     def fail(submit: Submit) -> Sequence[ToFrontend]:
         return served.broker.fail_items(submit, [None, ("inference_failed", "secret", None)])
