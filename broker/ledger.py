@@ -123,14 +123,14 @@ class Ledger:
             self._not_awaited(now, job)
         job.dispatches += 1
 
-    def succeed(self, now: float, job: Job, embedding: Buffer, device_s: float) -> None:
-        """`job` has its embedding (float32 bytes)."""
+    def succeed(self, now: float, job: Job, embedding: Buffer, device_s: float, mark: int = 0) -> None:
+        """`job` has its embedding (float32 bytes); `mark` says of whom, to the prompt cache."""
         job.advance(JobEvent.SUCCEED)
         if job.key is not None:
             self._land(job)
             if self.cache.max_entries:
                 embedding = bytes(embedding)
-                self.cache.put(job.key, embedding)
+                self.cache.put(job.key, embedding, mark)
         self.metrics.count("items_total", _LABELS[job.kind], "done")
         self._settle(now, job, embedding, None, device_s)
 

@@ -6,6 +6,9 @@ model fingerprint; `entries`, `pack` and `load` carry it across restarts in this
     magic (8) | SHA-256 of the rest (32) | fingerprint (32 hex digits) | count u32
     | per entry: key length u32, key, value length u32, value      (little-endian, oldest first)
 
+An entry may be marked with who made it (`makers.Makers`), so that it can be dropped when that worker turns
+out to be wrong. Marks are not in the file.
+
 Pure: the shell reads and writes the file.
 """
 
@@ -31,6 +34,7 @@ class PromptCache:
         self.bytes = 0
         self.changes = 0
         self._entries: OrderedDict[bytes, bytes] = OrderedDict()
+        self._marks: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -42,16 +46,25 @@ class PromptCache:
             self._entries.move_to_end(key)
         return value
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Hold `value`; the least recently used entries make room."""
+    def put(self, key: bytes, value: bytes, mark: int = 0) -> None:
+        """Hold `value`, with a mark unless that is 0; the least recently used entries make room."""
         if key in self._entries:
-            self.bytes -= self._size(key, self._entries.pop(key))
+            self._drop(key)
         self._entries[key] = value
+        if mark:
+            self._marks[key] = mark
         self.bytes += self._size(key, value)
         self.changes += 1
         while len(self._entries) > self.max_entries or self.bytes > self.max_bytes:
-            old, dropped = self._entries.popitem(last=False)
-            self.bytes -= self._size(old, dropped)
+            self._drop(next(iter(self._entries)))
+
+    def drop_marked(self, mark: int) -> int:
+        """Drop every entry with this mark; how many there were."""
+        marked = [key for key, found in self._marks.items() if found == mark]
+        for key in marked:
+            self._drop(key)
+        self.changes += len(marked)
+        return len(marked)
 
     def entries(self) -> list[tuple[bytes, bytes]]:
         """Everything held, oldest first: a copy that later changes leave alone."""
@@ -78,6 +91,10 @@ class PromptCache:
             self.put(key, value)
         self.changes = 0
         return sum(key in self._entries for key, _ in entries)
+
+    def _drop(self, key: bytes) -> None:
+        self.bytes -= self._size(key, self._entries.pop(key))
+        self._marks.pop(key, None)
 
     def _size(self, key: bytes, value: bytes) -> int:
         return len(key) + len(value) + _OVERHEAD

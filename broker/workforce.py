@@ -8,6 +8,7 @@ import numpy as np
 
 from hailo_clip.broker.costs import CostModel
 from hailo_clip.broker.ledger import Ledger
+from hailo_clip.broker.makers import Makers
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import BatchRun, Pool, Worker
 from hailo_clip.broker.recovery import Recovery
@@ -40,6 +41,7 @@ class Workforce:
         self._recovery = recovery
         self._metrics = metrics
         self._outbox = outbox
+        self._makers = Makers()
         self.ever_ready = False
         self._patience = policy.heartbeat_s * policy.liveness
 
@@ -66,6 +68,7 @@ class Workforce:
                 worker.cosine = message.cosine
                 worker.silent_after = now + self._patience
                 self.ever_ready = True
+                self._makers.passed(worker.hello)
                 self._pool.refile(worker.device)
                 self._note(logging.INFO, f"worker ready, canary cosine {message.cosine:.6f}", worker.hello)
             case m.Beat():
@@ -78,8 +81,10 @@ class Workforce:
                 self._pool.refile(worker.device)
                 self._outbox.append(Send("backend", worker.peer, m.Stop(message.epoch)))
             case m.Bye():
+                self._makers.gone(worker.hello)
                 self._recovery.lose(now, worker, WorkerEvent.LEFT, "left")
             case m.Failed():
+                self._disown(worker)
                 blameless = message.device_fault
                 self._recovery.lose(now, worker, WorkerEvent.FAILED, message.reason, blameless=blameless)
 
@@ -147,6 +152,7 @@ class Workforce:
         rows = _rows(result, len(run.jobs), self._policy.dimension)
         if rows is None:
             why = "gave embeddings of the wrong size, not finite or not of length 1"
+            self._disown(worker)
             self._recovery.lose(now, worker, WorkerEvent.FAULTY, why)
             return
         began = max(run.dispatched, worker.device.last_done)
@@ -169,9 +175,10 @@ class Workforce:
         self._metrics.observe("inference_seconds", took, worker.hello.encoder, kind)
         good = iter(rows)
         failed: list[tuple[Job, m.WireError]] = []
+        mark = self._makers.number(worker.hello)
         for job, error in zip(run.jobs, errors, strict=True):
             if error is None:
-                self._ledger.succeed(now, job, next(good), took)
+                self._ledger.succeed(now, job, next(good), took, mark)
             else:
                 failed.append((job, error))
         if rows:
@@ -185,6 +192,16 @@ class Workforce:
             if worker.failed_in_a_row >= FAULTY_IN_A_ROW:
                 why = f"{FAULTY_IN_A_ROW} batches in a row failed: {failed[0][1][1]}"
                 self._recovery.lose(now, worker, WorkerEvent.FAULTY, why)
+
+    def _disown(self, worker: Worker) -> None:
+        """The worker is not to be believed any more: what it put into the cache is as doubtful.
+
+        Its canary, which passed before, speaks for what it made until then.
+        """
+        dropped = self._ledger.cache.drop_marked(self._makers.gone(worker.hello))
+        if dropped:
+            text = f"prompts dropped from the cache, made by a worker that failed since: {dropped}"
+            self._note(logging.WARNING, text, worker.hello)
 
     def unreachable(self, now: float, peer: bytes) -> None:
         """A message to the worker behind `peer` could not be delivered."""

@@ -1,6 +1,6 @@
 """The canary: golden inputs of a model, and proof that an encoder gives the right embeddings for them.
 
-A worker runs it after loading its model, before it says that it is ready, and again when idle. It catches
+A worker runs it after loading its model, before it says that it is ready, and again now and then. It catches
 what no checksum can: a network compiled for other inputs, a projection turned the wrong way round, a
 device that computes nonsense. The golden data is one file of the package, `canary.npz`::
 
