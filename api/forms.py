@@ -88,7 +88,7 @@ def fields_of(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
 def _parts(form: MultipartForm) -> Iterator[tuple[str, str | bytes]]:
     for part in form:
         name = part.name
-        if not name:
+        if name is None:
             raise ClientError("The multipart body has a part without a name")
         data = part.get_data()
         # Clients that send a file from memory may leave its name out, but not its media type.

@@ -50,6 +50,12 @@ for _kind in FILE_KINDS:
     schemathesis.openapi.media_type(_kind, FILES)
 
 
+@schemathesis.deserializer("text/html")
+def html(context: Any, response: schemathesis.Response) -> str:
+    """A page, for its schema: a string."""
+    return response.text
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Case, kwargs: dict[str, Any]) -> None:
     """A deadline of milliseconds is rightly answered by 504, and checks take that for the server's fault."""
@@ -109,7 +115,8 @@ def too_many_texts(fields: object) -> bool:
 
 def meaningful(fields: dict[str, Any]) -> dict[str, Any]:
     """`fields`, less or more than they are, so that they can stand together."""
-    if "label_set" in fields:
+    if "label_set" in fields and "prompts" not in fields:
         return {k: v for k, v in fields.items() if k not in ("prompts", "templates", "negative_prompts")}
     softmax = {"score_mode": "softmax"} if "negative_prompts" in fields else {}
-    return {"prompts": ["a cat"], **fields, **softmax}
+    others = {k: v for k, v in fields.items() if k != "label_set"}
+    return {"prompts": ["a cat"], **others, **softmax}
