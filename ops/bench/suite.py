@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hailo_clip.ops.bench.ideal import ideal_rate
 from hailo_clip.ops.bench.limit import device_limit
 from hailo_clip.ops.bench.load import LoadProcess
 from hailo_clip.ops.bench.plot import Line, Mark, Plot
@@ -16,6 +17,9 @@ from hailo_clip.ops.bench.service import our_service
 from hailo_clip.ops.bench.stages import Stages, stage_table
 from hailo_clip.ops.bench.tables import number
 from hailo_clip.ops.bench.workload import Mix
+from hailo_clip.shared.messages import Kind
+from hailo_clip.shared.models import EMULATED_PREFIX
+from hailo_clip.workers.timing import service_time
 
 BATCH = 8
 BOUND_MS = 150.0
@@ -151,6 +155,10 @@ def suite_report(found: Suite) -> list[str]:
         share = highest.rate / highest.limit if highest.limit else None
         lines += ["", f"Highest rate with p99 under {highest.bound_ms:g} ms: {highest.rate:.1f}/s"]
         lines[-1] += f", {number(share, 3)} of the limit ({len(highest.tries)} tries)"
+        if highest.limit:
+            time = service_time(found.model.removeprefix(EMULATED_PREFIX), Kind.IMAGE)
+            ideal = ideal_rate(highest.bound_ms, time, BATCH)
+            lines[-1] += f"; the device alone, first come, first served: {ideal / highest.limit:.3f}"
     if found.overload is not None:
         o = found.overload
         lines += ["", f"At {o.times:g} times the peak of {o.peak:.1f}/s: {o.goodput:.1f}/s answered"]

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import pytest
 
+from hailo_clip.ops.bench.ideal import ideal_p99_ms, ideal_rate
 from hailo_clip.ops.bench.limit import device_limit
 from hailo_clip.ops.bench.photos import photo_files
 from hailo_clip.ops.bench.procs import Usage, cpu_shares, part, usages
@@ -18,6 +19,8 @@ from hailo_clip.ops.bench.schedule import picks, poisson
 from hailo_clip.ops.bench.search import RateSearch
 from hailo_clip.ops.bench.stats import Record, latency_of, percentile, summary
 from hailo_clip.ops.bench.workload import Mix, parse_mix, parse_size, requests
+from hailo_clip.shared.messages import Kind
+from hailo_clip.workers.timing import service_time
 
 MODEL = "emulated-clip-resnet-50x4"
 
@@ -220,6 +223,14 @@ def test_the_limit_of_the_published_rates():
     both = device_limit(MODEL, Mix({"image": 1.0, "classify": 1.0}, prompts=2, cached=False), 8, 1)
     assert both == pytest.approx(1 / (1 / 157 + 1 / 73.6))
     assert device_limit("demo", Mix(), 8, 1) is None
+
+
+def test_an_ideal_device_alone():
+    """So rare that none meets another, each takes its own time; the rates bound what can be held."""
+    time = service_time("clip-resnet-50x4", Kind.IMAGE)
+    assert ideal_p99_ms(0.05, time, 8) == pytest.approx(1000 * time.of(1))
+    assert 0.84 < ideal_rate(150.0, time, 8) / 157.0 < 0.87
+    assert ideal_rate(10.0, time, 8) == pytest.approx(0.0, abs=0.1)
 
 
 # Processes
