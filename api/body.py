@@ -183,7 +183,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A JSON value for an error message, never longer than a few words."""
+    """A field's value for an error message, never longer than a few words."""
     match value:
         case dict():
             return "an object"
@@ -191,6 +191,8 @@ def shown(value: object) -> str:
             return f"an array of {len(value)}"
         case str():
             return orjson.dumps(value if len(value) <= 40 else f"{value[:40]}...").decode()
+        case bytes():
+            return f"a file of {len(value)} bytes"
         case bool() | None:
             return orjson.dumps(value).decode()
         case _:
