@@ -3,7 +3,8 @@
 The model is the launch cost plus the cost of each item that a Hailo-10H shows (docs/broker.md); the fit
 is least squares with exponential forgetting, held near its seed by a few pseudo-observations. Most of
 their weight fades like that of real ones, a little stays, so that an endless stream of equal batch sizes,
-which says nothing about the slope, cannot make it swing.
+which says nothing about the slope, cannot make it swing. Where a canary shows that the encoder is no Hailo at
+all, but a processor that takes ten times longer or more, that is the seed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ PRIOR_LEFT = 0.05  # and in the long run
 SEEDS = {Kind.IMAGE: (0.0108, 0.00502), Kind.TEXT: (0.0154, 0.0117)}
 """(a, b) in seconds: CLIP ResNet-50x4 on a Hailo-10H, from its published rates at batch 1 and 8."""
 
+OTHER = 10.0  # times slower than the seed: less may be a device that others used meanwhile
+LONGEST_S = 600.0  # of a canary's batch that is believed
+
 
 @dataclass(slots=True)
 class _Line:
     """Weighted sums of one kind's observations (n, t); `prior` is the seed's part of `weight`, per end."""
 
     seed: tuple[float, float]
+    observed: bool = False
     a: float = 0.0
     b: float = 0.0
     prior: float = 0.0
@@ -73,9 +78,7 @@ class CostModel:
 
     def __post_init__(self) -> None:
         for kind, seed in SEEDS.items():
-            line = self._lines[kind] = _Line(seed)
-            line.recall(PRIOR)
-            self._fit(kind, line)
+            self._plant(kind, seed)
 
     def batch(self, kind: Kind, n: int) -> float:
         """Estimated device seconds of a batch of n items."""
@@ -89,8 +92,22 @@ class CostModel:
     def observe(self, kind: Kind, n: int, seconds: float) -> None:
         """A batch of n items took `seconds` of device time."""
         line = self._lines[kind]
+        line.observed = True
         line.forget()
         line.observe(n, seconds, 1.0)
+        self._fit(kind, line)
+
+    def measured(self, kind: Kind, n: int, seconds: float) -> None:
+        """A worker's canary took `seconds` for n items; the latest counts, until there is a real batch."""
+        if self._lines[kind].observed:
+            return
+        a, b = SEEDS[kind]
+        each_s = min(seconds, LONGEST_S) / n  # a processor has no launch cost to speak of
+        self._plant(kind, (0.0, each_s) if each_s * n >= OTHER * (a + b * n) else (a, b))
+
+    def _plant(self, kind: Kind, seed: tuple[float, float]) -> None:
+        line = self._lines[kind] = _Line(seed)
+        line.recall(PRIOR)
         self._fit(kind, line)
 
     def _fit(self, kind: Kind, line: _Line) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from hailo_clip.broker.costs import CostModel
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.makers import Makers
+from hailo_clip.broker.patience import Patience
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import BatchRun, Pool, Worker
 from hailo_clip.broker.recovery import Recovery
@@ -43,7 +44,8 @@ class Workforce:
         self._outbox = outbox
         self._makers = Makers()
         self.ever_ready = False
-        self._patience = policy.heartbeat_s * policy.liveness
+        self._silence_s = policy.heartbeat_s * policy.liveness
+        self._patience = Patience(policy)
 
     def message(self, now: float, peer: bytes, message: m.FromWorker) -> None:
         """A worker's message."""
@@ -55,7 +57,7 @@ class Workforce:
             self._stranger(peer, message)
             return
         worker.last_seen = now
-        worker.silent_after = max(worker.silent_after, now + self._patience)
+        worker.silent_after = max(worker.silent_after, now + self._silence_s)
         try:
             self._known_worker(now, worker, message)
         except IllegalTransition:
@@ -66,9 +68,10 @@ class Workforce:
             case m.Ready():
                 worker.advance(WorkerEvent.PASSED)
                 worker.cosine = message.cosine
-                worker.silent_after = now + self._patience
+                worker.silent_after = now + self._silence_s
                 self.ever_ready = True
                 self._makers.passed(worker.hello)
+                self._measured(worker, message)
                 self._pool.refile(worker.device)
                 self._note(logging.INFO, f"worker ready, canary cosine {message.cosine:.6f}", worker.hello)
             case m.Beat():
@@ -97,7 +100,7 @@ class Workforce:
                 self._note(logging.ERROR, f"worker rejected: {refusal}", hello)
                 return
             self._replace(now, peer, hello)
-            self._pool.add(now, peer, hello, max(hello.grace_s, self._patience))
+            self._pool.add(now, peer, hello, max(hello.grace_s, self._silence_s))
             self._recovery.seen(hello.worker, hello.pid)
             self._metrics.count("worker_registrations_total")
             self._note(logging.INFO, "worker registered", hello)
@@ -183,6 +186,7 @@ class Workforce:
                 failed.append((job, error))
         if rows:
             self._costs.observe(run.kind, len(run.jobs), took)
+            self._patience.done(worker.hello, run.kind, len(run.jobs), took)
             worker.failed_in_a_row = 0
             worker.breaker.proved()
         if failed:
@@ -237,15 +241,19 @@ class Workforce:
         run = worker.inflight[0] if worker.inflight else None
         if run is not None and run.running_since is not None:
             took = now - run.running_since
-            if took > self._bound(worker, run):
+            # others of its device may run before it
+            before = max(1, worker.device.inflight)
+            bound = self._patience.bound(worker.hello, run.kind, len(run.jobs), run.estimate, before)
+            if took > bound:
+                self._patience.gave_up(worker.hello, run.kind)
                 why = f"a batch of {len(run.jobs)} has run for {took:.1f} s, expected {run.estimate:.3f} s"
                 self._recovery.lose(now, worker, WorkerEvent.OVERDUE, why)
 
-    def _bound(self, worker: Worker, run: BatchRun) -> float:
-        """Seconds this batch may take; others of its device may run before it."""
-        p = self._policy
-        estimate = run.estimate * max(1, worker.device.inflight)
-        return min(p.overdue_max_s, max(p.overdue_min_s, p.overdue_factor * estimate))
+    def _measured(self, worker: Worker, ready: m.Ready) -> None:
+        """What its canary took is the best guess until there are results."""
+        self._patience.measured(worker.hello, ready.batches)
+        for kind, (items, seconds) in zip(m.Kind, ready.batches, strict=False):
+            self._costs.measured(kind, items, seconds)
 
 
 def _rows(result: m.Result, items: int, dimension: int) -> list[m.Buffer] | None:

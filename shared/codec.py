@@ -110,6 +110,16 @@ def _is_outcome(v: Any) -> bool:
     return type(v) is str and v in lm.OUTCOMES
 
 
+def _is_timings(v: Any) -> bool:
+    return (
+        type(v) is tuple
+        and len(v) in (0, len(m.Kind))
+        and all(
+            type(e) is tuple and len(e) == 2 and _is_id(e[0]) and e[0] > 0 and _is_seconds(e[1]) for e in v
+        )
+    )
+
+
 def _is_dict(v: Any) -> bool:
     return type(v) is dict
 
@@ -177,7 +187,7 @@ _SPECS: dict[int, _Spec] = {
         (_is_str, _is_str, _is_id, _is_str, _is_str, _is_str, _is_str, _is_id, _is_id, _is_seconds),
         _none,
     ),
-    22: (m.Ready, (_is_str, _is_number), _none),
+    22: (m.Ready, (_is_str, _is_number, _is_timings), _none),
     23: (m.Failed, (_is_str, _is_long_str, _is_bool), _none),
     24: (m.Beat, (_is_str,), _none),
     25: (m.Result, (_is_str, _is_id, _is_seconds, _is_errors), _embeddings),

@@ -221,6 +221,7 @@ class Ready:
 
     epoch: str
     cosine: float
+    batches: Timings = ()
 
 
 @message

@@ -102,6 +102,7 @@ class Session:
         self._stopped = False
         self._busy = 0
         self._watch = Watch(now)
+        self._batches: m.Timings = ()
         self._leave_by = 0.0
         self._heard = now
         self._next = now
@@ -148,8 +149,9 @@ class Session:
     def loaded(self, now: float, cosine: float, batches: m.Timings = ()) -> None:
         """The model is loaded (or the canary ran again): its canary passed with this cosine, in `batches`."""
         self._watch.passed(now, cosine, sum(seconds for _, seconds in batches))
+        self._batches = batches
         if self.phase is Phase.SERVING:
-            self._say(m.Ready(self.epoch, cosine))
+            self._say(m.Ready(self.epoch, cosine, batches))
 
     def failed(self, reason: str, code: ExitCode = ExitCode.FAILED) -> None:
         """The encoder can't be used (any more); the broker hears why, also right behind a `Hello`."""
@@ -221,7 +223,7 @@ class Session:
         self._heartbeat_s = welcome.heartbeat_s
         self._next = now + welcome.heartbeat_s
         if self._watch.cosine is not None and self._watch.proved(now):
-            self._say(m.Ready(self.epoch, self._watch.cosine))
+            self._say(m.Ready(self.epoch, self._watch.cosine, self._batches))
         else:
             self._watch.doubt()
             self._canary_if_due(now)

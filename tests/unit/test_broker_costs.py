@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hailo_clip.broker.costs import SEEDS, CostModel
+from hailo_clip.broker.costs import LONGEST_S, OTHER, SEEDS, CostModel
 from hailo_clip.shared.messages import Kind
 
 KINDS = list(Kind)
@@ -44,6 +44,35 @@ def test_it_follows_a_device_that_becomes_slower():
             n = dice.randint(1, 8)
             model.observe(Kind.TEXT, n, factor * (0.015 + 0.012 * n))
     assert model.batch(Kind.TEXT, 8) == pytest.approx(3 * (0.015 + 0.012 * 8), rel=0.03)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_a_processor_is_known_by_its_canary(n):
+    """6 s an image, 300 times what a Hailo takes: the first batch of 8 is not expected in 51 ms."""
+    model, text = CostModel(8), CostModel(8).batch(Kind.TEXT, 8)
+    model.measured(Kind.IMAGE, n, 6.0 * n)
+    assert model.batch(Kind.IMAGE, n) == pytest.approx(6.0 * n)
+    assert model.batch(Kind.IMAGE, 8) == pytest.approx(48.0)
+    assert model.batch(Kind.TEXT, 8) == text
+
+
+def test_a_hailo_that_others_used_during_the_canary_is_still_a_hailo():
+    a, b = SEEDS[Kind.IMAGE]
+    model = CostModel(8)
+    model.measured(Kind.IMAGE, 2, 0.9 * OTHER * (a + 2 * b))
+    assert model.batch(Kind.IMAGE, 8) == pytest.approx(a + 8 * b)
+
+
+def test_the_latest_canary_counts_until_there_is_a_batch():
+    model = CostModel(8)
+    model.measured(Kind.IMAGE, 1, 1e300)
+    assert model.batch(Kind.IMAGE, 1) == pytest.approx(LONGEST_S)
+    model.measured(Kind.IMAGE, 1, 2.0)
+    assert model.batch(Kind.IMAGE, 1) == pytest.approx(2.0)
+    model.observe(Kind.IMAGE, 1, 1.9)
+    learned = model.batch(Kind.IMAGE, 1)
+    model.measured(Kind.IMAGE, 1, 200.0)
+    assert model.batch(Kind.IMAGE, 1) == learned
 
 
 def test_kinds_are_learned_apart():

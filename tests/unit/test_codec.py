@@ -52,6 +52,7 @@ EXAMPLES = [
     (decode_to_frontend, m.Status(1, {"workers": ({"name": "w"},)})),
     (decode_from_worker, m.Hello("w", "e", 12, "cpu", "onnx", "demo", "ab", 384, 8, 60.0)),
     (decode_from_worker, m.Ready("e", 0.9999)),
+    (decode_from_worker, m.Ready("e", 0.9999, ((2, 0.02), (3, 1.5)))),
     (decode_from_worker, m.Failed("e", "no device", True)),
     (decode_from_worker, m.Beat("e")),
     (decode_from_worker, m.Result("e", 3, 0.05, (None, ERROR), (b"\0" * 8,))),

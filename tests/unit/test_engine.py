@@ -21,6 +21,8 @@ from hailo_clip.workers.emulated import EmulatedEncoder, emulated_embedding
 from hailo_clip.workers.emulated_faults import Faults
 from hailo_clip.workers.encoder import Embeddings, Images, TokenIds
 from hailo_clip.workers.engine import Engine, Loaded, Outcome, unpack
+from hailo_clip.workers.proof import prove
+from hailo_clip.workers.timing import service_time
 
 MODEL = "emulated-clip-vit-b-32"
 SIZE = 224
@@ -151,3 +153,13 @@ def test_a_pipeline_has_the_next_batch_while_one_runs(tmp_path: Path, first: int
         for number in (first, 3 - first):
             done[number - 1]()
             rig.reports(number, number + 1)
+
+
+def test_the_canary_tells_what_its_batches_took(tmp_path: Path) -> None:
+    manifest = open_model(MODEL, tmp_path)
+    slow = EmulatedEncoder(manifest, "emu:0", 8, tmp_path / "run", Faults(time_scale=5))
+    slow.load()
+    for kind, (items, seconds) in zip(Kind, prove(slow, manifest).batches, strict=True):
+        honest = 5 * service_time("clip-vit-b-32", kind).of(1)
+        assert items == 1 and honest <= seconds < honest + 1.0
+    slow.close()

@@ -61,9 +61,9 @@ class Rig:
         assert isinstance(said, Say) and isinstance(said.message, m.Hello) and ran == RunCanary()
         return said.message
 
-    def passes(self, cosine: float = 0.999, seconds: float = 0.01) -> None:
+    def passes(self, cosine: float = 0.999, batches: m.Timings = ()) -> None:
         """The canary comes back."""
-        self.session.loaded(self.now, cosine, ((1, seconds / 2), (1, seconds / 2)))
+        self.session.loaded(self.now, cosine, batches)
 
     def exit(self) -> Exit:
         """The exit that it asked for, as its last action."""
@@ -369,7 +369,7 @@ def test_a_canary_that_hangs_between_batches_ends_the_worker():
 def test_a_slow_encoder_is_given_its_time():
     """Its canary takes 6 s; two batches, of half a minute each, were with it when the broker restarted."""
     rig = joining()
-    rig.passes(seconds=6.0)
+    rig.passes(batches=((1, 2.0), (1, 4.0)))
     rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
     old = rig.epoch
     for number in (1, 2):
@@ -425,6 +425,17 @@ def test_a_canary_that_was_running_when_the_broker_went_is_proof_enough():
     assert rig.said() == []
     rig.passes()
     assert rig.said() == [m.Ready(rig.epoch, 0.999)]
+
+
+def test_what_the_canary_took_is_told_with_each_ready():
+    rig = joining()
+    slow, quick = ((2, 3.0), (3, 4.0)), ((2, 0.3), (3, 0.4))
+    rig.passes(0.98, slow)
+    rig.hears(m.Welcome(BROKER, rig.epoch, 1.0))
+    assert rig.said() == [m.Ready(rig.epoch, 0.98, slow)]
+    until_canary(rig, CANARY_IDLE_S)
+    rig.passes(0.98, quick)
+    assert rig.said() == [m.Ready(rig.epoch, 0.98, quick)]
 
 
 def test_an_encoder_that_still_loads_when_the_broker_restarts_has_no_canary_to_run():
