@@ -19,6 +19,9 @@ from hailo_clip.shared.messages import Buffer
 HIGH_WATER_MARK = 10_000
 """Messages a peer's pipe holds before a send fails; the queue's own limits bite long before."""
 
+UNSENT_BY_WORKER = 100
+"""Messages that a worker keeps for a broker that does not take them; a few is all that it has at a time."""
+
 MAX_FRAME_BYTES = 64 << 20
 """Largest frame a peer may send; a larger one closes its connection."""
 
@@ -48,7 +51,7 @@ def frontend_dealer(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> 
 
 def backend_dealer(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
     """A worker's socket, connecting (and reconnecting) to the broker."""
-    return _dealer(context, backend_endpoint(config), config)
+    return _dealer(context, backend_endpoint(config), config, UNSENT_BY_WORKER)
 
 
 def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[zmq.Frame]]:
@@ -83,8 +86,8 @@ def send_to(router: zmq.Socket[bytes], peer: bytes, frames: Sequence[Buffer]) ->
     _send(router, frames[-1], _NOW, False)
 
 
-def _limited(socket: zmq.Socket[bytes], linger_ms: int) -> None:
-    socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+def _limited(socket: zmq.Socket[bytes], linger_ms: int, unsent: int = HIGH_WATER_MARK) -> None:
+    socket.setsockopt(zmq.SNDHWM, unsent)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.LINGER, linger_ms)
@@ -108,9 +111,11 @@ def _router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Conf
     return socket
 
 
-def _dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config) -> zmq.Socket[bytes]:
+def _dealer(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config, unsent: int = HIGH_WATER_MARK
+) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.DEALER)
-    _limited(socket, linger_ms=0)
+    _limited(socket, 0, unsent)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if config.broker.curve_keys is not None:

@@ -5,6 +5,7 @@ The only file of the workers that imports zmq. The exit status says why it ended
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -169,7 +170,7 @@ class Shell:
         for action in self._session.actions():
             match action:
                 case Say():
-                    self._dealer.send_multipart(encode(action.message), zmq.NOBLOCK, copy=False)
+                    self._say(action.message)
                 case Encode():
                     self._encode(action.batch)
                 case RunCanary():
@@ -177,6 +178,14 @@ class Shell:
                 case Exit():
                     return action
         return None
+
+    def _say(self, message: m.FromWorker) -> None:
+        """Send it, or drop it where a broker has taken nothing for long: it is of no use to the next one.
+
+        The session says hello again every second, and what was said to a broker before is fenced.
+        """
+        with contextlib.suppress(zmq.Again):
+            self._dealer.send_multipart(encode(message), zmq.NOBLOCK, copy=False)
 
     def _encode(self, batch: m.Batch) -> None:
         try:
