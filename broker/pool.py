@@ -1,7 +1,7 @@
 """The workers and devices that are there, what each has in flight, and who may take more.
 
 A device is what workers contend for: its batches run one after another whatever the number of workers on
-it, so room is counted per device. A crash-looping worker is suspended by a circuit breaker (`Breaker`).
+it, so room is counted per device. A crash-looping worker is suspended by its circuit breaker.
 Pure: time is an argument.
 """
 
@@ -11,15 +11,13 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
+from hailo_clip.broker.breaker import Breaker, Breakers
 from hailo_clip.broker.states import WORKER, WorkerEvent, WorkerState, step
 from hailo_clip.broker.work import Job
 from hailo_clip.shared.messages import Hello, Kind
 
 WORKER_INFLIGHT = 2  # one batch running, one staged
-CRASH_WINDOW_S = 60.0
-CRASH_LIMIT = 3  # losses within the window that open the breaker
 CRASH_PROOF_BATCHES = 10  # a worker that did this many batches was not crash-looping
-SUSPEND_S = (2.0, 60.0)  # first and longest suspension; it doubles in between
 
 
 @dataclass(slots=True, eq=False)
@@ -32,31 +30,6 @@ class BatchRun:
     dispatched: float
     estimate: float
     running_since: float | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Breaker:
-    """Losses of one worker name: three within a minute suspend it, then one batch at a time is a probe."""
-
-    losses: deque[float] = field(default_factory=deque)
-    suspended_until: float = 0.0
-    openings: int = 0
-
-    def lost(self, now: float) -> bool:
-        """Count a loss; True when it opened the breaker."""
-        self.losses.append(now)
-        while self.losses[0] < now - CRASH_WINDOW_S:
-            self.losses.popleft()
-        if len(self.losses) < CRASH_LIMIT and not self.openings:
-            return False
-        self.suspended_until = now + min(SUSPEND_S[1], SUSPEND_S[0] * 2 ** min(self.openings, 16))
-        self.openings += 1
-        return True
-
-    def proved(self) -> None:
-        """A probe succeeded: closed again."""
-        self.losses.clear()
-        self.openings = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +94,7 @@ class Pool:
         self.devices: dict[str, Device] = {}
         self._by_name: dict[str, Worker] = {}
         self._by_peer: dict[bytes, Worker] = {}
-        self._breakers: dict[str, Breaker] = {}
+        self.breakers = Breakers()
         self._rooms: list[dict[str, Device]] = [{} for _ in range(inflight_per_device + 1)]
         self._able: set[str] = set()  # ids of the devices with a worker whose canary passed
         self._busy: list[tuple[float, int, Device]] = []
@@ -143,7 +116,7 @@ class Pool:
     def add(self, now: float, peer: bytes, hello: Hello, grace_s: float) -> Worker:
         """Register; the name, epoch and peer must be free."""
         device = self.devices.setdefault(hello.device_id, Device(hello.device_id))
-        breaker = self._breakers.setdefault(hello.worker, Breaker())
+        breaker = self.breakers.of(hello.worker, self._by_name)
         worker = Worker(hello, peer, now, now + grace_s, breaker, device)
         device.workers.append(worker)
         self.workers[hello.epoch] = worker
@@ -161,7 +134,7 @@ class Pool:
         if self._by_peer.get(worker.peer) is worker:
             del self._by_peer[worker.peer]
         if event is WorkerEvent.LEFT:
-            self._breakers.pop(worker.hello.worker, None)
+            self.breakers.clear(worker.hello.worker)
         runs = list(worker.inflight)
         worker.inflight.clear()
         device = worker.device

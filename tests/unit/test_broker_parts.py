@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hailo_clip.broker.pool import CRASH_LIMIT, CRASH_WINDOW_S, SUSPEND_S, Breaker
+from hailo_clip.broker.breaker import CRASH_LIMIT, CRASH_WINDOW_S, NAMES_KEPT, SUSPEND_S, Breaker
 from hailo_clip.broker.quarantine import Quarantine
 from hailo_clip.broker.snapshot import snapshot
 from hailo_clip.shared import messages as m
@@ -78,6 +78,20 @@ def test_a_crash_loop_may_go_on_for_days():
     for i in range(20_000):
         breaker.lost(10.0 * i)
     assert breaker.suspended_until == 10.0 * 19_999 + SUSPEND_S[1]
+
+
+def test_breakers_of_names_that_never_come_back_are_forgotten():
+    """A worker without --name has its process id in its name, so each restart is another one."""
+    world = World()
+    staying = world.worker("stays", "d0")
+    for i in range(NAMES_KEPT + 50):
+        for name in (f"host-{i}", "returns"):
+            world.die(world.worker(name, "d1"))
+    breakers = world.scheduler.pool.breakers
+    assert len(breakers) == NAMES_KEPT
+    assert "host-0" not in breakers and f"host-{NAMES_KEPT + 49}" in breakers
+    assert "stays" in breakers and world.known(staying).breaker is breakers.of("stays", ())
+    assert breakers.of("returns", ()).openings > 10
 
 
 # Metrics and their text

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hailo_clip.broker.pool import Breaker, Device
+from hailo_clip.broker.breaker import Breaker
+from hailo_clip.broker.pool import Device
 from hailo_clip.broker.pool import Worker as PoolWorker
 from hailo_clip.broker.states import (
     JOB,
