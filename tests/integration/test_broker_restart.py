@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from hailo_clip.shared.errors import Unavailable
-from tests.doubles.processes import Child, Frontend, Service, counter, image, text
+from hailo_clip.workers.session import ExitCode
+from tests.doubles.processes import Child, Frontend, Service, counter, image, poison_image, text
 
 pytestmark = pytest.mark.xdist_group("broker-losses")
 
@@ -48,6 +49,24 @@ def refused_or_right(frontend: Frontend, number: int) -> None:
     """The request lay in the socket, so it may have met the new broker before any worker had."""
     if not isinstance(frontend.outcomes[number], Unavailable):
         frontend.check(number)
+
+
+def test_an_encoder_that_hangs_is_not_ready_for_the_next_broker():
+    with Service() as service, service.running(1, "time_scale=0,poison=hang") as running:
+        frontend, (worker,) = running.frontend, running.workers
+        frontend.submit([poison_image(1)], ttl_s=1.0)
+        frontend.until(lambda: service.snapshot()["in_flight"] == 1)
+        running.broker.kill()
+        service.broker()
+        frontend.until(lambda: not frontend.health.ready_workers)
+        while worker.alive:
+            frontend.pump()
+            assert not frontend.health.ready_workers
+        assert worker.wait() == ExitCode.STUCK.value
+        service.worker("w0")
+        frontend.until_workers(1)
+        assert frontend.ask(image(2)).errors == (None,)
+    assert "the encoder is stuck: its canary did not end" in worker.logged()
 
 
 def test_prompts_stay_cached_across_a_restart_unless_the_file_is_damaged():
