@@ -81,7 +81,7 @@ class Device:
         """Work out `busy_until` anew from what is in flight."""
         runs = [run for w in self.workers for run in w.inflight]
         begun = [run.running_since for run in runs if run.running_since is not None]
-        start = min(begun, default=now)
+        start = max(min(begun, default=now), self.last_done)
         self.busy_until = max(now, start + sum(run.estimate for run in runs))
 
 

@@ -195,6 +195,25 @@ def test_of_two_busy_devices_the_one_that_ends_first_is_next():
     assert len(slow.batches) == 1
 
 
+def test_a_batch_staged_with_another_worker_begins_when_the_device_is_free():
+    """Were it taken to run since it was sent, each batch would be staged earlier than the one before."""
+    world = World(max_depth=100)
+    crew = [world.worker(f"w{i}", "d0") for i in range(2)]
+    for i in range(6):
+        world.submit(image(i))
+    for turn in range(4):
+        runs, waits = crew[turn % 2], crew[1 - turn % 2]
+        ends = busy_until(world)
+        world.now = ends - lead(world)
+        world.flush()
+        assert len(runs.batches) == len(waits.batches) == 1
+        estimate = world.scheduler.costs.batch(Kind.IMAGE, len(waits.batches[0].frames))
+        world.submit(image(10 + turn))
+        world.now = ends
+        world.answer(runs)
+        assert busy_until(world) == pytest.approx(ends + estimate, abs=1e-6)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_a_device_never_holds_more_than_its_limit_whatever_its_workers(workers, limit):
