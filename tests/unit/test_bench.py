@@ -21,6 +21,7 @@ from hailo_clip.ops.bench.stats import Record, latency_of, percentile, summary
 from hailo_clip.ops.bench.workload import Mix, parse_mix, parse_size, requests
 from hailo_clip.shared.messages import Kind
 from hailo_clip.workers.timing import service_time
+from tests.test_architecture import IMPURE, ROOT, imported
 
 MODEL = "emulated-clip-resnet-50x4"
 
@@ -264,3 +265,22 @@ def test_this_process_is_seen_to_work():
 
 def test_a_new_process_counts_from_its_start():
     assert cpu_shares({}, {7: Usage("new", 3.0, 1, 1)}, 2.0) == {"new": 1.5}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "schedule",
+        "stats",
+        "search",
+        "workload",
+        "limit",
+        "ideal",
+        "report",
+        "tables",
+        "plot",
+        "peers/compare",
+    ],
+)
+def test_decisions_do_no_io(name: str):
+    assert not imported(ROOT / "ops" / "bench" / f"{name}.py") & IMPURE
