@@ -14,7 +14,6 @@ from hailo_clip.api.classifier import Classifier, Compared
 from hailo_clip.api.docs_resource import add_docs
 from hailo_clip.api.health_resource import HealthResource, LiveResource, ReadyResource
 from hailo_clip.api.labels import LabelSetResource, LabelSetsResource
-from hailo_clip.api.labelsets import LabelSets
 from hailo_clip.api.metrics_resource import MetricsResource
 from hailo_clip.api.models_resource import ModelsResource
 from hailo_clip.api.openai_resource import EmbeddingsResource
@@ -33,10 +32,10 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
     models = ModelsResource(service)
     app.add_route("/v1/models", models)
     app.add_route("/v1/models/{name}", models, suffix="one")
-    app.add_route("/v1/classify", ClassifyResource(service))
-    sets = LabelSets(service, Classifier(service).vectors)
-    app.add_route("/v1/label-sets", LabelSetsResource(sets))
-    app.add_route("/v1/label-sets/{name}", LabelSetResource(service, sets))
+    classifier = Classifier(service)
+    app.add_route("/v1/classify", ClassifyResource(service, classifier))
+    app.add_route("/v1/label-sets", LabelSetsResource(classifier.sets))
+    app.add_route("/v1/label-sets/{name}", LabelSetResource(service, classifier.sets))
     app.add_route("/v1/embed/image", EmbedImageResource(service))
     app.add_route("/v1/embed/text", EmbedTextResource(service))
     app.add_route("/v1/embeddings", EmbeddingsResource(service))
@@ -46,8 +45,8 @@ def add_routes(app: falcon.asgi.App[Any, Any], service: Service) -> None:
 class ClassifyResource:
     """POST /v1/classify: an image, or several, against prompts."""
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._classifier = service, Classifier(service)
+    def __init__(self, service: Service, classifier: Classifier) -> None:
+        self._service, self._classifier = service, classifier
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """The best prompts, by cosine or softmax."""
