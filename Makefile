@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak bench-encoder bench bench-peers bench-decoding clean
+.PHONY: help serve test lint types unit chaos bench-broker soak-broker soak soak-api bench-encoder bench bench-peers bench-decoding clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,9 @@ soak-broker: $(STAMP)  ## 20,000 random histories of the broker, then 20,000 req
 	for seed in 1 2 3 4; do HAILO_CLIP_HISTORIES=5000 \
 		$(BIN)/pytest -q tests/unit/test_broker_histories.py --hypothesis-seed=$$seed $(ARGS) || exit 1; done
 	HAILO_CLIP_CHAOS_REQUESTS=20000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
+
+soak-api: $(STAMP)  ## 100,000 mutated requests to a whole service, and schemathesis for long (10 minutes)
+	HAILO_CLIP_SOAK=1 $(BIN)/pytest -q -s tests/integration/test_fuzz.py tests/integration/test_schemathesis.py $(ARGS)
 
 soak: $(STAMP)  ## the whole service on the Hailo double: 1 to 4 devices x 1 to 4 workers, every fault (10 minutes)
 	HAILO_CLIP_SOAK=1 $(BIN)/pytest -q tests/integration/test_hailo_serve.py $(ARGS)

@@ -22,7 +22,13 @@ from typing import IO, Any
 from hailo_clip.shared.config_schema import Log
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_NOISY = ("PIL", "asyncio", "urllib3")  # say nothing of use below a warning
+_LEAST = {
+    "asyncio": logging.WARNING,
+    "urllib3": logging.WARNING,
+    # What a decoder thinks of a client's file is told to the client; it is no error of this service.
+    "PIL": logging.CRITICAL,
+}
+"""The least level of libraries' loggers that is of use to anybody."""
 
 
 def setup_logs(config: Log, process: str, stream: IO[str] | None = None) -> None:
@@ -40,8 +46,8 @@ def setup_logs(config: Log, process: str, stream: IO[str] | None = None) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _LEAST.items():
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
 
 

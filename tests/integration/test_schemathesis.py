@@ -20,7 +20,7 @@ from tests.doubles.served import serving
 
 ROOT = Path(__file__).parent.parent.parent
 SOAK = bool(os.environ.get("HAILO_CLIP_SOAK"))
-EXAMPLES = 300 if SOAK else 5
+EXAMPLES = 100 if SOAK else 5
 
 SETTINGS = """
 hooks = "tests.doubles.schemathesis_hooks"

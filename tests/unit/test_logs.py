@@ -141,6 +141,13 @@ def test_set_up_twice_logs_once_and_to_stderr_by_default(capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("once") == 1
 
 
+def test_what_decoders_think_of_a_clients_file_is_no_line() -> None:
+    out = io.StringIO()
+    setup_logs(Log(format="json"), "api", out)
+    logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded: 278")
+    assert out.getvalue() == ""
+
+
 def test_warnings_are_logged() -> None:
     out = io.StringIO()
     setup_logs(Log(format="json"), "api", out)
