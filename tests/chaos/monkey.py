@@ -1,4 +1,4 @@
-"""A service whose processes die, stop and hang at random, and the supervisor that starts them again.
+"""A service whose processes die, stop and hang at random and whose wires break, and who mends it.
 
 Everything random comes from one seeded generator, so a run's faults can be told from its seed; when
 exactly they meet which request is up to the machine.
@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 from hailo_clip.ops.broker_link import BrokerLink
+from tests.doubles.cut_wire import CutWire
 from tests.doubles.processes import Child, Service
 
 WORKERS = {"w0": "emu:0", "w1": "emu:0", "w2": "emu:1", "w3": "emu:1"}
@@ -28,16 +29,18 @@ class Monkey:
         service: none of its processes are started yet.
         seed: of all that is random.
         every_s: mean time between faults.
+        wire: from the frontend to the broker.
 
     Attributes:
         done: how often each fault was worked.
         broker: the broker of now.
     """
 
-    def __init__(self, service: Service, seed: int, every_s: float) -> None:
+    def __init__(self, service: Service, seed: int, every_s: float, wire: CutWire) -> None:
         self._service = service
         self._random = random.Random(seed)
         self._every_s = every_s
+        self._wire = wire
         self._link = BrokerLink(service.config)
         self._lost: dict[int, float] = {}
         self._continue: dict[Child, float] = {}
@@ -73,6 +76,11 @@ class Monkey:
         self.done["broker stopped"] += 1
         self.broker.signal(signal.SIGSTOP)
         self._continue[self.broker] = time.monotonic() + seconds
+
+    def cut(self) -> None:
+        """Break the connection between frontend and broker; it is made anew at once."""
+        self.done["connection cut"] += 1
+        self._wire.cut()
 
     def close(self) -> None:
         """Let go of the broker's socket; the service ends its processes."""
