@@ -18,6 +18,12 @@ def in_flight(running: Running, name: str) -> int | None:
     return next((w["in_flight"] for w in workers if w["name"] == name), None)
 
 
+def ready(running: Running, name: str) -> bool:
+    """True when the broker calls worker `name` ready."""
+    workers = running.service.snapshot()["workers"]
+    return any(w["name"] == name and w["state"] == "ready" for w in workers)
+
+
 def busy(running: Running, name: str, requests: int) -> list[int]:
     """Send `requests` images, wait until worker `name` has some of them; their ids."""
     numbers = [running.frontend.submit([image(i)]) for i in range(requests)]
@@ -56,8 +62,7 @@ def test_stopped_for_longer_than_its_liveness():
         assert ("w0", zombie.pid) in service.snapshot()["lost_workers"]
         all_right(running, numbers)
         zombie.signal(signal.SIGCONT)
-        running.frontend.until(lambda: in_flight(running, "w0") is not None)
-        running.frontend.until_workers(2)
+        running.frontend.until(lambda: ready(running, "w0"))  # its canary passed once more
         numbers += busy(running, "w0", 4)
         all_right(running, numbers)  # whatever the zombie still had to say, nobody got it as an answer
         after = service.snapshot()
