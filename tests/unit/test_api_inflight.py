@@ -215,7 +215,7 @@ def test_a_restarted_broker_gets_what_is_unanswered_once_with_the_time_that_is_l
 
 
 def test_a_broker_that_does_not_know_this_frontend_any_more_gets_what_is_unanswered() -> None:
-    """The connection broke, or the frontend was frozen: the link was never down, and the broker is the same."""
+    """Its connection broke, or it was frozen: the link was never down, and the broker is the same."""
     inflight = ready()
     request_id, _ = inflight.submit(0.0, 30.0, WANTED)
     (ping,) = sent(inflight.tick(PING_S), Ping)
