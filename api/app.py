@@ -58,7 +58,7 @@ def create_app(config: Config) -> Application:
     """
     keys = _keys(config.auth)
     manifest = open_model(config.model.name, models_dir(config.model.dir))
-    intake = Intake(manifest, load_tokenizer(manifest), decode_threads(config.server.processes))
+    intake = Intake(manifest, load_tokenizer(manifest), decode_threads())
     held = max(config.queue.max_bytes_mib, 2 * config.server.max_body_mib) << 20
     service = Service(config, manifest, Gateway(config, manifest), intake, ByteBudget(held))
     return Application(service, keys)

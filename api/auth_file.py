@@ -69,7 +69,8 @@ class KeyFile:
                 "the keys file changed and can't be used; the old keys stay", extra={"reason": e.message}
             )
         else:
-            log.info("API keys read again", extra={"keys": len(self._keys)})
+            level = logging.INFO if self._keys else logging.WARNING  # with none, nobody gets in
+            log.log(level, "API keys read again", extra={"keys": len(self._keys)})
 
     async def _watch(self) -> None:
         while True:

@@ -188,6 +188,10 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return value, perf_counter() - begun
 
 
-def decode_threads(processes: int) -> int:
-    """Threads that decode images in each of `processes` frontends: together one a core, each at most 4."""
-    return max(1, min(4, (os.cpu_count() or 1) // processes))
+def decode_threads() -> int:
+    """Threads that decode images in each frontend: one a core, at most 4.
+
+    Together the frontends have more than there are cores, because the kernel does not spread connections
+    evenly over them: often one has most of the work.
+    """
+    return min(4, os.cpu_count() or 1)

@@ -152,7 +152,7 @@ class Admission:
         """Why the queue has no place for this request; pushes others out where that is fair."""
         wait = self._wait(now, ttl_s, demand, flow, weight)
         if wait > ttl_s:
-            text = f"the estimated wait of {wait:.1f} s is beyond the deadline of {ttl_s:.1f} s"
+            text = f"the estimated wait of {wait:.3g} s is beyond the deadline of {ttl_s:.3g} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
         if self._fits(demand):
             return None

@@ -35,13 +35,13 @@ def serve(config: Config, environ: Mapping[str, str] | None = None) -> int:
 
     Raises:
         ModelError: the model is not installed or nothing here can run it; the message says what to type.
-        SetupError: the port is taken, another `serve` has the run directory, or it can't be used.
+        SetupError: the port is taken, another `serve` has the run directory, or it or the state directory
+            can't be used.
     """
     env = os.environ if environ is None else environ
     setup_logs(config.log, "serve")
     resolved = resolve(config)
-    check_port(config.server)
-    directory = run_dir(resolved)
+    directory = _check_places(resolved)
     with _only_one(directory):
         file = write_config(resolved, directory)
         log.info("starting", extra={"model": resolved.model.name, "encoder": resolved.model.encoder})
@@ -63,7 +63,7 @@ def resolve(config: Config) -> Config:
     """
     directory = models_dir(config.model.dir)
     if config.model.name == DEMO and DEMO not in installed(directory):
-        check_port(config.server)  # before a long download rather than after it
+        _check_places(config)  # before a long download rather than after it
         _build_demo(directory)
     manifest = open_model(config.model.name, directory)
     encoder = resolve_encoder(config.model.encoder, manifest)
@@ -140,6 +140,13 @@ def _device_flags(config: Config) -> list[tuple[str, ...]]:
     if not isinstance(devices, tuple) or not devices:
         return [()] * count
     return [("--device", device) for device in spread(devices, count)]
+
+
+def _check_places(config: Config) -> Path:
+    """Make sure of the port and of both directories; the run directory. Raises `SetupError`."""
+    check_port(config.server)
+    state_dir(config)
+    return run_dir(config)
 
 
 @contextmanager

@@ -82,6 +82,8 @@ def _private(path: Path, named_by: str) -> Path:
         raise SetupError(f"{path} belongs to user {found.st_uid}; set {named_by} to another place")
     if found.st_mode & 0o022:
         raise SetupError(f"{path} can be written by others; run: chmod 700 {path}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SetupError(f"{path} cannot be written to; set {named_by} to another place")
     return path
 
 

@@ -102,11 +102,11 @@ def load_keys(path: Path) -> tuple[ApiKey, ...]:
 def read_keys(text: str) -> tuple[ApiKey, ...]:
     """The keys that `text` lists. Raises `ValueError` that says where and why it is wrong."""
     raw = read_yaml(text)
-    if raw is None:
-        return ()
+    if raw is None:  # more likely cut short than meant: it would lock everybody out
+        raise ValueError("it is empty; 'keys: []' says that there are none")
     if not isinstance(raw, dict) or set(raw) != {"keys"}:
         raise ValueError("it must hold one list, 'keys:'")
-    entries = raw["keys"] or []
+    entries = raw["keys"]
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError(f"'keys' must be a list of at most {MAX_KEYS} entries")
     keys = tuple(_entry(number, entry) for number, entry in enumerate(entries, start=1))

@@ -96,6 +96,10 @@ def test_numbers_in_forms_and_queries_are_read_as_json_reads_them(frontend: Fron
         ),
         (form(("image", b"no image"), ("prompts", "a")), None),
         (
+            form(("image", jpeg()), ("prompts", b"a cat")),
+            "Missing or invalid 'prompts' array: prompts[0] must be a string, is a file of 5 bytes",
+        ),
+        (
             raw(b"--x\r\n\r\n", "multipart/form-data; boundary=x"),
             "The multipart body is not valid: incomplete body part headers",
         ),

@@ -54,7 +54,13 @@ def test_what_is_written_is_read_back() -> None:
         ApiKey("null", "cameras", b"\x11" * 32, 2.5),
     )
     assert read_keys(write_keys(keys)) == keys
-    assert read_keys(write_keys([])) == read_keys("") == read_keys("keys:\n") == ()
+    assert read_keys(write_keys([])) == ()
+
+
+@pytest.mark.parametrize("cut_short", ["", "\n", "# API keys\n", "keys:\n"])
+def test_a_file_that_was_cut_short_is_not_one_without_keys(cut_short: str) -> None:
+    with pytest.raises(ValueError, match=r"is empty|must be a list"):
+        read_keys(cut_short)
 
 
 def test_a_short_entry_has_defaults() -> None:

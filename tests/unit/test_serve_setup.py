@@ -66,6 +66,16 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
     check_port(wanted.server)  # free again
 
 
+def test_a_state_directory_that_cannot_be_used_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    with pytest.raises(SetupError, match=r"cannot be made: .*; set \$XDG_STATE_HOME to another place"):
+        serve(config(tmp_path), {})
+
+
 def test_an_address_that_is_not_this_machines() -> None:
     with pytest.raises(SetupError, match="choose an address of this machine with --host"):
         check_port(Server(host="203.0.113.7", port=5000))
