@@ -68,11 +68,14 @@ def before_call(context: Any, case: Case, kwargs: dict[str, Any]) -> None:
 def filter_case(context: Any, case: Case) -> bool:
     """Leave out what is wrong by the schema and rightly not looked at.
 
-    A query beside a body that is no file; in a form, values of other types, which are text like all others,
-    so that a wrong image in a list is its own error and not the request's.
+    A query beside a body that is no file; lists with wrong images, each of which is its own error and not the
+    request's; and in forms, where all is text, values of other types.
     """
-    if case.media_type == FORM and is_wrong(case, ParameterLocation.BODY):
-        return isinstance(case.body, dict) and "images" not in case.body
+    if is_wrong(case, ParameterLocation.BODY):
+        if isinstance(case.body, dict) and isinstance(case.body.get("images"), list):
+            return not all(isinstance(image, str) for image in case.body["images"])
+        if case.media_type == FORM:
+            return isinstance(case.body, dict) and "images" not in case.body
     if too_many_texts(case.body) or too_many_texts(case.query):
         return False
     return case.path != CLASSIFY or is_file(case) or not is_wrong(case, ParameterLocation.QUERY)
