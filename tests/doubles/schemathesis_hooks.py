@@ -72,8 +72,9 @@ def filter_case(context: Any, case: Case) -> bool:
     request's; and in forms, where all is text, values of other types.
     """
     if is_wrong(case, ParameterLocation.BODY):
-        if isinstance(case.body, dict) and isinstance(case.body.get("images"), list):
-            return not all(isinstance(image, str) for image in case.body["images"])
+        images = case.body.get("images") if isinstance(case.body, dict) else None
+        if isinstance(images, list):
+            return not all(isinstance(image, str) for image in images)
         if case.media_type == FORM:
             return isinstance(case.body, dict) and "images" not in case.body
     if too_many_texts(case.body) or too_many_texts(case.query):
