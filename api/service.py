@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -17,9 +18,10 @@ from hailo_clip.api.fields import Body, Picture
 from hailo_clip.api.forms import file_fields, form_fields
 from hailo_clip.api.gateway import Gateway
 from hailo_clip.api.intake import Asker, Intake
+from hailo_clip.api.refusals import Refusals
 from hailo_clip.api.terms import deadline_s, require_fingerprint
 from hailo_clip.shared.config import Config
-from hailo_clip.shared.errors import ClientError, HailoClipError
+from hailo_clip.shared.errors import ClientError, HailoClipError, QueueFull
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Kind
 
@@ -62,6 +64,7 @@ class Service:
     gateway: Gateway
     intake: Intake
     budget: ByteBudget
+    refusals: Refusals = field(default_factory=Refusals)
 
     @property
     def max_body(self) -> int:
@@ -111,7 +114,8 @@ class Service:
             ClientError: an image is none (nothing is run then), or 409.
             ServiceError: 429, 500, 503 or 504; an item that failed fails the request.
         """
-        images = await self.intake.images(pictures, self._asker(call))
+        with self._noting_refusals(call):
+            images = await self.intake.images(pictures, self._asker(call))
         for image in images:
             if isinstance(image, ClientError):
                 raise image
@@ -124,7 +128,9 @@ class Service:
             ClientError: 409.
             ServiceError: 429, 503 or 504.
         """
-        return await self._embed(call, await self.intake.images(pictures, self._asker(call)), texts)
+        with self._noting_refusals(call):
+            images = await self.intake.images(pictures, self._asker(call))
+        return await self._embed(call, images, texts)
 
     async def _embed(
         self, call: Call, images: Sequence[Buffer | ClientError], texts: Sequence[str]
@@ -144,7 +150,8 @@ class Service:
         items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, images[i]) for i in good]
         items += [(Kind.TEXT, unique) for unique in place]
         call.account("decode")
-        rows, faults = await self._run(call, items)
+        with self._noting_refusals(call):
+            rows, faults = await self._run(call, items)
         image_rows[good] = rows[: len(good)]
         for i, fault in zip(good, faults, strict=False):
             image_faults[i] = fault
@@ -162,10 +169,20 @@ class Service:
         self.gateway.require_ready()
         call.fingerprint = self.gateway.health.fingerprint
         require_fingerprint(call.required_fingerprint, call.fingerprint)
+        if files:  # what needs no image may be answered from the cache
+            self.refusals.check(call.tenant, perf_counter())
         data = await read_body(req.stream, call, self.max_body, self.budget)
         call.account("receive")
         call.received = perf_counter()
         return kind, data
+
+    @contextmanager
+    def _noting_refusals(self, call: Call) -> Iterator[None]:
+        try:
+            yield
+        except QueueFull as refusal:
+            self.refusals.note(call.tenant, perf_counter(), refusal)
+            raise
 
     def _asker(self, call: Call) -> Asker:
         return Asker(call.tenant, call.weight, call.left(self.config.queue.request_timeout_s))
