@@ -242,6 +242,14 @@ def causes(facts: Facts) -> tuple[Cause, ...]:
             retry=AFTER,
         ),
         Cause(
+            "not-stored",
+            503,
+            "The disk does not take the change of a label set; the set is as it was before.",
+            "label sets can't be stored: No space left on device",
+            errors.Unavailable,
+            retry=AFTER,
+        ),
+        Cause(
             "connections",
             503,
             "Too many connections (`server.max_connections`).",

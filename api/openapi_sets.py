@@ -52,7 +52,7 @@ def operations() -> tuple[Operation, ...]:
                 ),
                 201: Answer("It is new.", "LabelSet", "application/json", ON_INFERENCE, stored),
             },
-            (*INFERENCE, "many-sets"),
+            (*INFERENCE, "many-sets", "not-stored"),
             (_NAME, *ON_REQUEST),
             (Body(JSON, schema("LabelSetRequest"), examples.LABEL_SET),),
         ),
@@ -69,10 +69,13 @@ def operations() -> tuple[Operation, ...]:
             "Forget a label set",
             "It can't be used any more.",
             {204: Answer("It is gone.")},
+            "not-stored",
         ),
     )
 
 
-def _one(method: str, name: str, summary: str, description: str, answers: Mapping[int, Answer]) -> Operation:
-    causes = (*_BROKER, "label-set")
+def _one(
+    method: str, name: str, summary: str, description: str, answers: Mapping[int, Answer], *more: str
+) -> Operation:
+    causes = (*_BROKER, "label-set", *more)
     return Operation(method, NAMED, name, GROUP, summary, description, answers, causes, (_NAME, *_ASKED))

@@ -6,7 +6,9 @@ frontend that needs it makes it anew and puts it back, unless the set was change
 
 Nothing is dropped to make room: a set that does not fit is refused.
 
-`dump` and `load` carry a set across restarts in this layout:
+A change is worked out first (`plan`) and made later (`apply`), so that in between it can be put on the disk
+and be dropped when the disk does not take it. `Change.file` and `LabelStore.load` carry a set across restarts
+in this layout:
 
     magic (8) | SHA-256 of the rest (32)
     | msgpack [namespace, name, prompts, templates, negatives, model, fingerprint, matrix]
@@ -29,6 +31,7 @@ from hailo_clip.shared.errors import HailoClipError, LimitReached, ModelMismatch
 from hailo_clip.shared.label_messages import (
     DropLabels,
     GetLabels,
+    LabelChange,
     LabelRequest,
     Labels,
     ListLabels,
@@ -61,18 +64,45 @@ class _Stored:
     def key(self) -> Key:
         return self.put.namespace, self.put.name
 
+    @property
+    def definition(self) -> tuple[tuple[str, ...], ...]:
+        return self.put.prompts, self.put.templates, self.put.negatives
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a request makes of one set.
+
+    Attributes:
+        answer: to the request, once the change is made.
+        old, new: the set before and after, None where there is none.
+        renews: only the matrix is another one, which may get lost: it is made again from the definition.
+    """
+
+    answer: Labels
+    key: Key
+    old: _Stored | None
+    new: _Stored | None
+    renews: bool = False
+
+    def file(self) -> bytes | None:
+        """The set's file after the change; None when it is to be gone."""
+        return _dump(self.new)
+
+    def former_file(self) -> bytes | None:
+        """The set's file before the change; None when there was none."""
+        return _dump(self.old)
+
 
 class LabelStore:
     """See the module docstring.
 
     Attributes:
         bytes: memory of all sets, about.
-        unwritten: keys of sets that changed since someone emptied this; `dump` knows what they are now.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.bytes = 0
-        self.unwritten: set[Key] = set()
         self._policy = policy
         self._sets: dict[Key, _Stored] = {}
 
@@ -80,27 +110,32 @@ class LabelStore:
         return len(self._sets)
 
     def answer(self, request: LabelRequest) -> Labels | Refused:
-        """Carry `request` out, or refuse it and change nothing."""
+        """Carry `request` out at once, or refuse it and change nothing."""
+        match request:
+            case GetLabels():
+                return self._get(request)
+            case ListLabels():
+                return self._list(request)
+        planned = self.plan(request)
+        if not isinstance(planned, Change):
+            return planned
+        self.apply(planned)
+        return planned.answer
+
+    def plan(self, request: LabelChange) -> Change | Labels | Refused:
+        """What `request` is to change; or its answer, where it changes nothing."""
         try:
-            match request:
-                case PutLabels():
-                    return self._put(request)
-                case GetLabels():
-                    return self._get(request)
-                case DropLabels():
-                    return self._drop(request)
-                case ListLabels():
-                    return self._list(request)
+            return self._put(request) if isinstance(request, PutLabels) else self._drop(request)
         except HailoClipError as error:
             return Refused(request.request_id, error.to_wire())
 
-    def dump(self, key: Key) -> bytes | None:
-        """The file of a set; None when there is no such set."""
-        found = self._sets.get(key)
-        if found is None:
-            return None
-        body = _body(found.put, found.matrix)
-        return MAGIC + hashlib.sha256(body).digest() + body
+    def apply(self, change: Change) -> None:
+        """Make a change that was planned, with no other made meanwhile."""
+        self.bytes += (change.new.size if change.new else 0) - (change.old.size if change.old else 0)
+        if change.new is None:
+            del self._sets[change.key]
+        else:
+            self._sets[change.key] = change.new
 
     def load(self, data: bytes) -> Key:
         """Take over the set in a file; its key.
@@ -112,7 +147,7 @@ class LabelStore:
         stored = _parse(data)
         if stored.dimension != self._policy.dimension and stored.put.fingerprint == self._policy.fingerprint:
             raise ValueError("its matrix does not fit its model")
-        self._hold(stored)
+        self.apply(self._change(Labels(0, lm.CREATED), stored))
         return stored.key
 
     def check_invariants(self) -> None:
@@ -122,7 +157,7 @@ class LabelStore:
         assert len(self) <= self._policy.max_label_sets
         assert all(key == stored.key for key, stored in self._sets.items())
 
-    def _put(self, put: PutLabels) -> Labels:
+    def _put(self, put: PutLabels) -> Change | Labels:
         if put.fingerprint != self._policy.fingerprint:
             raise ModelMismatch("the label set was made with another model than is served", retry_after_s=1.0)
         fresh = _stored(put, bytes(put.frames[0]))
@@ -131,9 +166,8 @@ class LabelStore:
         old = self._sets.get(fresh.key)
         if put.expects and (old is None or old.version != put.expects):
             return Labels(put.request_id, lm.CONFLICT)
-        self._hold(fresh)
-        self.unwritten.add(fresh.key)
-        return _about(put.request_id, lm.CREATED if old is None else lm.REPLACED, fresh)
+        answer = _about(put.request_id, lm.CREATED if old is None else lm.REPLACED, fresh)
+        return self._change(answer, fresh, renewing=bool(put.expects))
 
     def _get(self, get: GetLabels) -> Labels:
         found = self._sets.get((get.namespace, get.name))
@@ -145,21 +179,19 @@ class LabelStore:
             return Labels(get.request_id, lm.UNCHANGED, found.version)
         return _about(get.request_id, lm.FOUND, found, found.matrix)
 
-    def _drop(self, drop: DropLabels) -> Labels:
-        found = self._sets.pop((drop.namespace, drop.name), None)
+    def _drop(self, drop: DropLabels) -> Change | Labels:
+        found = self._sets.get((drop.namespace, drop.name))
         if found is None:
             return Labels(drop.request_id, lm.MISSING)
-        self.bytes -= found.size
-        self.unwritten.add(found.key)
-        return Labels(drop.request_id, lm.DROPPED)
+        return Change(Labels(drop.request_id, lm.DROPPED), found.key, found, None)
 
     def _list(self, wanted: ListLabels) -> Labels:
         own = (s.put for s in self._sets.values() if s.put.namespace == wanted.namespace)
         listing = sorted((put.name, len(put.prompts), len(put.negatives)) for put in own)
         return Labels(wanted.request_id, lm.LISTED, listing=tuple(listing))
 
-    def _hold(self, fresh: _Stored) -> None:
-        """Keep `fresh` in place of what has its key. Raises `LimitReached`, and changes nothing then."""
+    def _change(self, answer: Labels, fresh: _Stored, renewing: bool = False) -> Change:
+        """To keep `fresh` in place of what has its key. Raises `LimitReached`."""
         old = self._sets.get(fresh.key)
         most, room = self._policy.max_label_sets, self._policy.max_label_bytes
         if old is None and len(self) >= most:
@@ -172,8 +204,8 @@ class LabelStore:
                 f"There is no place for a label set of {fresh.size} bytes: of {room}, "
                 f"{max(0, room - total + fresh.size)} are free; delete another one first"
             )
-        self.bytes = total
-        self._sets[fresh.key] = fresh
+        renews = renewing and old is not None and old.definition == fresh.definition
+        return Change(answer, fresh.key, old, fresh, renews)
 
 
 def _about(request_id: int, outcome: str, stored: _Stored, *frames: bytes) -> Labels:
@@ -208,6 +240,13 @@ def _stored(put: PutLabels, matrix: bytes) -> _Stored | None:
     version = hashlib.blake2b(_body(kept, matrix), digest_size=16).hexdigest()
     size = len(matrix) + sum(_OVERHEAD + len(text.encode()) for text in texts)
     return _Stored(kept, matrix, version, dimension, size)
+
+
+def _dump(stored: _Stored | None) -> bytes | None:
+    if stored is None:
+        return None
+    body = _body(stored.put, stored.matrix)
+    return MAGIC + hashlib.sha256(body).digest() + body
 
 
 def _body(put: PutLabels, matrix: bytes) -> bytes:

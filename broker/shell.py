@@ -51,7 +51,8 @@ def run_broker(config: Config) -> int:
     scheduler = Scheduler(policy, time.monotonic())
     cache = CacheFile(scheduler.cache, policy, state_dir(config) if config.cache.persist else None)
     cache.load()
-    labels = LabelFiles(scheduler.labels, state_dir(config) / LABELS if config.labels.persist else None)
+    directory = state_dir(config) / LABELS if config.labels.persist else None
+    labels = LabelFiles(scheduler.labels, directory, scheduler.metrics)
     labels.load()
     with zmq.Context() as context:
         frontend, backend = frontend_router(context, config), backend_router(context, config)
@@ -137,7 +138,7 @@ class Shell:
                 self._receive(plane)
         self._probe()
         self._act()
-        for answer in self._labels.written():
+        for answer in self._labels.answers():
             self._send(answer)
         self._cache.save_now_and_then(self._clock())
 
@@ -160,6 +161,9 @@ class Shell:
             self._scheduler.from_worker(now, peer, decode_from_worker(frames))
             return
         message = decode_from_frontend(frames)
+        if self._labels.takes(peer, message):
+            self._scheduler.frontends.heard(now, peer)
+            return
         self._scheduler.from_frontend(now, peer, message)
         if isinstance(message, Control):
             status = Status(message.seq, snapshot(self._scheduler, now))
@@ -173,7 +177,7 @@ class Shell:
             for action in actions:
                 if isinstance(action, Note):
                     log.log(action.level, action.text, extra=action.fields)
-                elif not (self._labels.takes(action) or self._send(action)):
+                elif not self._send(action):
                     gone.add((action.plane, action.peer))
             for plane, peer in gone:
                 self._scheduler.unreachable(now, plane, peer)

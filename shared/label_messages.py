@@ -24,8 +24,6 @@ MISSING = "missing"
 LISTED = "listed"
 
 OUTCOMES = frozenset((CREATED, REPLACED, CONFLICT, FOUND, UNCHANGED, STALE, DROPPED, MISSING, LISTED))
-CHANGES = frozenset((CREATED, REPLACED, DROPPED))
-"""Outcomes of which the store came out different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +108,5 @@ class Labels:
     frames: tuple[Any, ...] = ()
 
 
-LabelRequest = PutLabels | GetLabels | DropLabels | ListLabels
+LabelChange = PutLabels | DropLabels
+LabelRequest = LabelChange | GetLabels | ListLabels

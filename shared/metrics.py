@@ -32,6 +32,7 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
     "prompt_cache_hits_total": ((), "Prompts answered from the cache"),
     "prompt_cache_misses_total": ((), "Prompts that had to be encoded"),
     "prompt_single_flight_total": ((), "Prompts that joined an equal one in flight"),
+    "label_write_failures_total": ((), "Changes of label sets refused because the disk did not take them"),
     "protocol_errors_total": (("from",), "Malformed messages dropped"),
     "undeliverable_total": (("to",), "Messages whose receiver was gone"),
     "illegal_events_total": ((), "Events refused because their state does not allow them"),

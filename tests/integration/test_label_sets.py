@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,49 @@ def test_two_frontends_see_the_same_sets_and_a_killed_broker_forgets_none(
     finally:
         two.end()
     assert one.stop() == 0
+
+
+def test_what_the_disk_does_not_take_is_refused_and_the_old_set_stays(
+    services: list[RunningService], tmp_path: Path
+) -> None:
+    service = RunningService(tmp_path, STATE_DIRECTORY=str(tmp_path / "kept"))
+    services.append(service)
+    service.wait_ready()
+    status, made = ask(service.port, "PUT", PPE, DEFINITION)
+    assert status == 201
+    files, aside = tmp_path / "kept" / "label-sets", tmp_path / "aside"
+    files.rename(aside)
+    files.write_text("nothing can be written here, even by root")
+    other = DEFINITION | {"prompts": ["a glove"]}
+    refusal = {"error": "label sets can't be stored: Not a directory"}
+    for method, path, body in (
+        ("PUT", PPE, other),
+        ("DELETE", PPE, None),
+        ("PUT", "/v1/label-sets/other", other),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=40)
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())) == (503, refusal)
+        assert response.headers["Retry-After"] == "5"
+        connection.close()
+    assert ask(service.port, "GET", PPE) == (200, made)
+    assert classifies(service.port)
+    listed = {"label_sets": [{"name": "ppe", "prompts": 2, "negative_prompts": 1}]}
+    assert ask(service.port, "GET", "/v1/label-sets") == (200, listed)
+    with urllib.request.urlopen(f"{service.url}/metrics") as page:
+        assert "\nhailo_clip_label_write_failures_total 3\n" in page.read().decode()
+
+    files.unlink()
+    aside.rename(files)
+    status, replaced = ask(service.port, "PUT", PPE, other)
+    assert (status, replaced["prompts"]) == (200, ["a glove"])
+    broker = service.children()["broker"]
+    os.kill(broker, signal.SIGKILL)
+    service.wait_replaced("broker", broker)
+    eventually(lambda: ask(service.port, "GET", PPE) == (200, replaced))
+    assert service.stop() == 0
 
 
 def test_a_service_with_another_model_embeds_the_definition_again(

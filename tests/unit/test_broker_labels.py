@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from hailo_clip.broker.labels import MAGIC, LabelStore
+from hailo_clip.broker.labels import MAGIC, Change, LabelStore
 from hailo_clip.broker.snapshot import snapshot
 from hailo_clip.broker.work import Send
 from hailo_clip.shared import label_messages as lm
@@ -62,11 +62,22 @@ def answered(store: LabelStore, request: lm.LabelRequest) -> Labels:
 
 
 def refused(store: LabelStore, request: lm.LabelRequest) -> tuple[str, str]:
-    before = dict(store._sets), store.bytes, set(store.unwritten)
+    before = dict(store._sets), store.bytes
     answer = store.answer(request)
     assert isinstance(answer, Refused), answer
-    assert (store._sets, store.bytes, store.unwritten) == before
+    assert (store._sets, store.bytes) == before
     return answer.error[0], answer.error[1]
+
+
+def planned(store: LabelStore, request: lm.LabelChange) -> Change:
+    made = store.plan(request)
+    assert isinstance(made, Change), made
+    return made
+
+
+def file_of(store: LabelStore, name: str = "ppe") -> bytes:
+    """What a set is on the disk."""
+    return planned(store, DropLabels(1, "acme", name)).former_file() or b""
 
 
 def test_what_was_put_is_found():
@@ -204,6 +215,44 @@ def test_long_prompts_count():
     assert 2000 < store.bytes < 3000
 
 
+# Changes that are planned
+
+
+def test_a_plan_changes_nothing_until_it_is_applied():
+    store = LabelStore(policy())
+    first = planned(store, put())
+    assert (len(store), store.bytes, first.former_file()) == (0, 0, None)
+    assert answered(store, get()).outcome == lm.MISSING
+    store.apply(first)
+    assert first.file() == dumped() == file_of(store)
+    kept = answered(store, get())
+    other = planned(store, put(seed=1))
+    assert (other.former_file(), other.answer.outcome) == (dumped(), lm.REPLACED)
+    gone = planned(store, DropLabels(9, "acme", "ppe"))
+    assert (gone.file(), gone.answer.outcome) == (None, lm.DROPPED)
+    assert answered(store, get()) == kept
+    store.apply(other)
+    assert file_of(store) == other.file() != dumped()
+    store.check_invariants()
+
+
+def test_what_changes_nothing_is_no_change():
+    store = LabelStore(policy(max_label_sets=0))
+    assert store.plan(DropLabels(9, "acme", "ppe")) == Labels(9, lm.MISSING)
+    assert store.plan(put(expects="wrong")) == Labels(7, lm.CONFLICT)
+    assert isinstance(store.plan(put()), Refused)
+
+
+def test_only_a_new_matrix_of_the_same_definition_renews():
+    store = LabelStore(policy())
+    assert not planned(store, put()).renews
+    version = answered(store, put()).version
+    assert planned(store, put(seed=1, expects=version)).renews
+    assert not planned(store, put(seed=1)).renews  # a client's own
+    assert not planned(store, put(prompts=("x", "y"), expects=version)).renews
+    assert not planned(store, DropLabels(9, "acme", "ppe")).renews
+
+
 # Another model
 
 
@@ -211,7 +260,7 @@ def served_by_another(store: LabelStore, fingerprint: str = OTHER, **changes: An
     """A store of another model that loaded the files of `store`."""
     made = LabelStore(policy(fingerprint=fingerprint, **changes))
     for key in store._sets:
-        assert made.load(store.dump(key) or b"") == key
+        assert made.load(file_of(store, key[1])) == key
     return made
 
 
@@ -246,7 +295,7 @@ def signed(body: bytes) -> bytes:
 def dumped() -> bytes:
     store = LabelStore(policy())
     answered(store, put())
-    return store.dump(("acme", "ppe")) or b""
+    return file_of(store)
 
 
 def spoiled(data: bytes, match: str = ".") -> None:
@@ -261,10 +310,8 @@ def spoiled(data: bytes, match: str = ".") -> None:
 def test_a_set_makes_the_round_trip():
     store = LabelStore(policy())
     assert store.load(dumped()) == ("acme", "ppe")
-    assert store.unwritten == set()
     assert answered(store, get()).frames == put().frames
-    assert store.dump(("acme", "ppe")) == dumped()
-    assert store.dump(("acme", "other")) is None
+    assert file_of(store) == dumped()
 
 
 def test_there_may_be_no_place_for_it():
@@ -377,15 +424,20 @@ class Histories(RuleBasedStateMachine):
         seed=st.integers(0, 2),
         stale=st.booleans(),
         expects=st.sampled_from(["", "", "held", "wrong"]),
+        full=st.booleans(),
     )
-    def put(self, name: str, space: str, prompts: int, seed: int, stale: bool, expects: str) -> None:
+    def put(
+        self, name: str, space: str, prompts: int, seed: int, stale: bool, expects: str, full: bool
+    ) -> None:
         held = self.plain.get((space, name))
         version = {"held": held.version if held else "gone", "wrong": "wrong"}.get(expects, "")
         fingerprint = "f" * 31 + "e" if stale else self.fingerprint
         request = put(name, prompts, 0, seed, namespace=space, fingerprint=fingerprint, expects=version)
         before = len(self.store), self.store.bytes
-        answer = self.store.answer(request)
-        if isinstance(answer, Refused):
+        answer = self._carried_out(request, full)
+        if answer is None:
+            assert not stale
+        elif isinstance(answer, Refused):
             assert (len(self.store), self.store.bytes) == before
             assert answer.error[0] == ("model_mismatch" if stale else "limit")
             if not stale and self.limits["max_label_bytes"] == 1 << 20:
@@ -408,27 +460,31 @@ class Histories(RuleBasedStateMachine):
         else:
             assert answer == (Labels(8, lm.UNCHANGED, held.version) if known else held)
 
-    @rule(name=names, space=spaces)
-    def drop(self, name: str, space: str) -> None:
-        held = self.plain.pop((space, name), None)
-        assert answered(self.store, DropLabels(9, space, name)).outcome == (
-            lm.DROPPED if held else lm.MISSING
-        )
+    @rule(name=names, space=spaces, full=st.booleans())
+    def drop(self, name: str, space: str, full: bool) -> None:
+        answer = self._carried_out(DropLabels(9, space, name), full)
+        if answer is not None:
+            held = self.plain.pop((space, name), None)
+            assert answer == Labels(9, lm.DROPPED if held else lm.MISSING)
 
-    @rule()
-    def write(self) -> None:
-        for key in self.store.unwritten:
-            data = self.store.dump(key)
-            if data is None:
-                self.disk.pop(key, None)
-            else:
-                self.disk[key] = data
-        self.store.unwritten.clear()
-        assert self.disk.keys() == self.plain.keys()
+    def _carried_out(self, request: lm.LabelChange, full: bool) -> Labels | Refused | None:
+        """None when it would have been, and the disk was full."""
+        change = self.store.plan(request)
+        if not isinstance(change, Change):
+            return change
+        assert change.former_file() == self.disk.get(change.key)
+        if full:
+            return None
+        data = change.file()
+        if data is None:
+            del self.disk[change.key]
+        else:
+            self.disk[change.key] = data
+        self.store.apply(change)
+        return change.answer
 
     @rule(fingerprint=st.sampled_from([FINGERPRINT, FINGERPRINT, OTHER]))
     def restart(self, fingerprint: str) -> None:
-        self.write()
         self.fingerprint = fingerprint
         self.store = LabelStore(policy(fingerprint=fingerprint, **self.limits))
         assert {self.store.load(data) for data in self.disk.values()} == self.plain.keys()

@@ -134,6 +134,7 @@ ASKED: dict[str, Callable[[Frontend], Any]] = {
     "inference": failed,
     "internal": broken,
     "starting": starting,
+    "not-stored": lambda f: f.request("DELETE", "/v1/label-sets/ppe"),
     "deadline": refused(
         "deadline_exceeded", "the deadline passed after 30.0 s, while waiting in the queue", None
     ),
@@ -147,6 +148,9 @@ BYTES: dict[str, bytes] = {
     "large-head": HEAD + b"X: " + b"y" * 9000 + b"\r\n\r\n",
     "coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n",
 }
+KEPT: dict[str, tuple[str, float | None]] = {"many-sets": ("limit", None), "not-stored": ("unavailable", 5.0)}
+"""What the broker refuses of label sets: code and seconds."""
+
 ELSEWHERE = {
     "key": "tests/unit/test_auth.py",
     "connections": "tests/integration/test_edge_limits.py",
@@ -161,8 +165,9 @@ def numbers_aside(text: str) -> str:
 @pytest.mark.parametrize("name", ASKED)
 def test_what_the_app_answers(frontend: Frontend, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cause = by_name(frontend)[name]
-    if name == "many-sets":
-        monkeypatch.setattr(frontend.broker.labels, "refusal", ("limit", cause.message, None))
+    if name in KEPT:
+        code, retry = KEPT[name]
+        monkeypatch.setattr(frontend.broker.labels, "refusal", (code, cause.message, retry))
     answer = ASKED[name](frontend)
     assert answer.status_code == cause.status
     assert answer.headers["x-request-id"]
