@@ -20,6 +20,7 @@ from falcon import testing
 from PIL import Image
 
 from hailo_clip.api.app import create_app
+from hailo_clip.api.refusals import HOLD_S
 from hailo_clip.shared.config import Broker, Config, Model, Queue, Server
 from tests.doubles.fake_broker import FakeBroker
 
@@ -94,6 +95,8 @@ class Frontend:
 
     def mend(self) -> None:
         """Make the broker as it was in the beginning, and wait until this is known."""
+        if self.broker.answer != self.broker.embed:
+            time.sleep(HOLD_S)  # a refusal that it gave holds that long
         self.broker.answer, self.broker.state, self.broker.reason = self.broker.embed, "ready", ""
         self.broker.submits.clear()
         self.broker.pulse()

@@ -49,6 +49,7 @@ class Peer:
 
     def __init__(self, port: int, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket()
+        self._ahead = b""
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
@@ -75,8 +76,8 @@ class Peer:
         self.send(head.encode() + body)
 
     def rest(self) -> bytes:
-        """All that comes until the other side closes."""
-        parts = []
+        """All that came and was not read, and all that comes until the other side closes."""
+        parts, self._ahead = [self._ahead], b""
         while part := self.socket.recv(65536):
             parts.append(part)
         return b"".join(parts)
@@ -86,17 +87,17 @@ class Peer:
         return parsed(self.rest())
 
     def answer(self) -> Answer:
-        """The next answer, of a connection that may stay."""
-        data = b""
+        """The next answer, of a connection that may stay; what came after it is kept for the next call."""
+        data, self._ahead = self._ahead, b""
         while True:
-            part = self.socket.recv(65536)
-            data += part
             head, mark, body = data.partition(b"\r\n\r\n")
-            if mark:
-                length = int(headers_of(head).get("content-length", "0"))
-                if len(body) >= length:
-                    return parsed(data)
+            if mark and len(body) >= int(headers_of(head).get("content-length", "0")):
+                answer = parsed(data)
+                self._ahead = answer.rest
+                return answer
+            part = self.socket.recv(65536)
             assert part, f"closed in the middle of {data!r}"
+            data += part
 
     def alive(self) -> bool:
         """Whether the connection still serves a request."""

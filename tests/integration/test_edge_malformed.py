@@ -133,7 +133,7 @@ def test_a_malformed_request_after_a_good_one(served: Served, pipelined: bool) -
         first = peer.answer()
         if not pipelined:
             peer.send(bad)
-        rest = first.rest + peer.rest()
+        rest = peer.rest()
     assert first.code == 200
     assert rest.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert rest.endswith(b'{"error":"Malformed HTTP request: Invalid request line"}')
@@ -182,6 +182,6 @@ def test_good_chunks_are_taken_and_the_next_request_too(served: Served, body: by
         peer.send(CHUNKED + body + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         first = peer.answer()
         assert first.code == 200
-        rest = first.rest + peer.rest()
+        rest = peer.rest()
         assert rest.startswith(b"HTTP/1.1 200 OK\r\n")
         assert rest.count(b"HTTP/1.1") == 1

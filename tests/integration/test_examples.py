@@ -152,8 +152,8 @@ def test_search_refuses_vectors_of_another_model(service: RunningService, tmp_pa
 
 
 def words(text: str) -> str:
-    """`text` without its numbers and line ends."""
-    return " ".join(NUMBER.sub("#", text).split())
+    """`text` without its numbers and line ends, and without the blanks that align numbers in an array."""
+    return re.sub(r" ?([][]) ?", r"\1", " ".join(NUMBER.sub("#", text).split()))
 
 
 class Checker(doctest.OutputChecker):
