@@ -11,6 +11,7 @@ partly dispatched can't be pushed out, so it would else lock out everybody who s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from hailo_clip.shared.messages import Buffer, Kind, Submit
 
 RETRY_WHEN_DOWN_S = 2.0
 _LONGEST_RETRY_S = 60.0
+_TRY_EVERY_S = 1.0
 
 
 class Demand(NamedTuple):
@@ -67,6 +69,7 @@ class Admission:
         self._quarantine = quarantine
         self._drained: float | None = None
         self._pace: float | None = None
+        self._tried = -math.inf
         self.draining = False
 
     def admit(self, now: float, frontend: bytes, submit: Submit) -> HailoClipError | None:
@@ -151,7 +154,7 @@ class Admission:
     ) -> HailoClipError | None:
         """Why the queue has no place for this request; pushes others out where that is fair."""
         wait = self._wait(now, ttl_s, demand, flow, weight)
-        if wait > ttl_s:
+        if wait > ttl_s and not self._try_anyway(now):
             text = f"the estimated wait of {wait:.3g} s is beyond the deadline of {ttl_s:.3g} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
         if self._fits(demand):
@@ -162,6 +165,17 @@ class Admission:
         text = f"pushed out of the full queue ({self._limits()}) by a client that uses less than its share"
         self._ledger.push_out(victim, QueueFull(text, retry_after_s=self.retry_after(now)))
         return None
+
+    def _try_anyway(self, now: float) -> bool:
+        """Whether an idle device is to prove the estimate: once a second.
+
+        It may be out of date, and where all clients have short deadlines nothing else would ever correct it.
+        """
+        idle = self._pool.idle_devices() and not any(self._ledger.waiting_jobs.values())
+        if not idle or now < self._tried + _TRY_EVERY_S:
+            return False
+        self._tried = now
+        return True
 
     def _fits(self, demand: Demand, without: Request | None = None) -> bool:
         """Whether there is room for a request, if the waiting one `without` went."""

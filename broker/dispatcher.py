@@ -6,6 +6,10 @@ the device never runs dry, late enough that items which arrive meanwhile can sti
 batch is made in the fair order of that moment. So a device never waits for company, and under load its
 batches are full. When several devices are idle, what waits is split between them.
 
+No device time goes to what can't be answered in time: items whose deadline comes before the batch to be
+staged should be done are answered 504 when it is their turn. They are the last of a burst, and whoever came
+after them would be late as well. `docs/broker.md` has numbers.
+
 Items of a lost batch go first. Those that were running when their worker was lost (suspects) run alone, also
 in time: on an idle device, and nothing else goes to the worker meanwhile. A worker may die of a batch before
 it has reported the one before, so of two in flight nobody could say which killed it.
@@ -62,7 +66,9 @@ class Dispatcher:
             if target is None:
                 return
             worker, size = target
-            self._send(now, worker, kind, self._gather(kind, size))
+            jobs = self._gather(now, worker, kind, size)
+            if jobs:
+                self._send(now, worker, kind, jobs)
 
     def _next_kind(self) -> Kind | None:
         while self._again:
@@ -106,8 +112,11 @@ class Dispatcher:
     def _limit(self, worker: Worker, wanted: int) -> int:
         return max(1, min(wanted, self._policy.max_batch, worker.hello.max_batch))
 
-    def _gather(self, kind: Kind, size: int) -> list[Job]:
-        """Up to `size` items of `kind`: those to be sent again first, then in fair order."""
+    def _gather(self, now: float, worker: Worker, kind: Kind, size: int) -> list[Job]:
+        """Up to `size` items of `kind`: those to be sent again first, then in fair order.
+
+        None at all when whatever waited is given up, as its deadline is out of reach.
+        """
         if self._again and self._again[0].suspect:
             return [self._again.popleft()]
         jobs: list[Job] = []
@@ -118,7 +127,16 @@ class Dispatcher:
             self._again.popleft()
             if job.state is JobState.WAITING:
                 jobs.append(job)
-        while len(jobs) < size and (taken := self._ledger.take(kind)) is not None:
+        done = worker.device.busy_until + self._costs.batch(kind, size)
+        first = self._ledger.next_deadline()
+        # An idle device takes all: that proves the estimate, or mends it.
+        choosy = bool(worker.device.inflight) and first is not None and first < done
+        while len(jobs) < size:
+            if choosy:
+                self._ledger.give_up_late(now, kind, done)
+            taken = self._ledger.take(kind)
+            if taken is None:
+                break
             jobs.append(taken)
         return jobs
 

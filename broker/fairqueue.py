@@ -119,6 +119,11 @@ class FairQueue(Generic[T]):
             return min(KINDS, key=lambda kind: self._front(flow, kind).order)
         return min(tops)[2]
 
+    def peek(self, kind: Kind) -> T | None:
+        """The item that `take` would give, which stays where it is."""
+        flow = self._top(kind)
+        return self._front(flow, kind).item if flow is not None else None
+
     def take(self, kind: Kind) -> T | None:
         """The item of this kind whose turn it is, charged to its flow; None when there is none."""
         flow = self._top(kind)

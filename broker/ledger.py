@@ -106,6 +106,19 @@ class Ledger:
         else:
             self._all_dispatched(now, request)
 
+    def give_up_late(self, now: float, kind: Kind, done: float) -> None:
+        """Answer those who wait for the next jobs of this kind if these, done at `done`, came too late."""
+        while (job := self.queue.peek(kind)) is not None:
+            late = {r.key: r for r, _ in job.waiters if r.deadline < done}
+            if not late:
+                return
+            for request in late.values():
+                text = (
+                    f"the deadline comes in {request.deadline - now:.3g} s, "
+                    f"an answer would take another {done - now:.3g} s"
+                )
+                self._close(request, RequestEvent.DEADLINE, DeadlineExceeded(text).to_wire())
+
     def take(self, kind: Kind) -> Job | None:
         """The job of this kind whose turn it is; it leaves every other line too, lest it be taken twice."""
         job = self.queue.take(kind)

@@ -353,6 +353,34 @@ def test_a_deadline_out_of_reach_is_refused_at_arrival():
     assert world.unanswered(world.submit(image(2), ttl=3.0))
 
 
+def test_once_a_second_an_idle_device_tries_what_its_estimate_calls_out_of_reach():
+    """Where all clients are in a hurry, nothing else would ever tell that the device is well again."""
+    world = World(cache_entries=0)
+    worker = world.worker()
+    for _ in range(200):
+        world.submit(image(1))
+        world.after(2.0)
+        world.answer(worker, device_s=2.0)
+    outcomes = []
+    for i in range(300):
+        key = world.submit(image(i), ttl=0.1)
+        if worker.batches:
+            world.after(0.016)
+            world.answer(worker, device_s=0.016)
+        outcomes.append(isinstance(world.only(key), m.Reply))
+        world.after(0.25)
+        world.tell(worker, m.Beat(worker.epoch))
+    assert 0.2 < sum(outcomes[:40]) / 40 < 0.3
+    assert all(outcomes[-40:])
+
+
+def test_a_busy_device_tries_nothing_that_is_out_of_reach():
+    world = World(max_depth=1000)
+    world.worker()
+    queued(world, 8)
+    assert world.refused(world.submit(image(1), ttl=0.01))[0] == "deadline_unreachable"
+
+
 def test_a_flood_of_others_does_not_put_a_deadline_out_of_reach():
     """Under fair queueing ben waits for his own share, not for anna's backlog."""
     world = World(max_depth=1000)

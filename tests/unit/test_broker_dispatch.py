@@ -181,6 +181,69 @@ def test_a_device_that_is_late_gets_its_next_batch_all_the_same():
     assert len(worker.batches) == 2  # and no third one
 
 
+# Deadlines: no device time for what can't be answered in time
+
+
+def at_staging(world: World) -> None:
+    """Time passes until the next batch is due."""
+    world.now = busy_until(world) - lead(world)
+    world.flush()
+
+
+def test_what_would_be_answered_too_late_gives_its_place_in_the_batch_to_what_would_not():
+    world = World(max_depth=100)
+    worker = world.worker()
+    world.submit(*map(image, range(8)))
+    takes = busy_until(world) - world.now
+    hopeless = world.submit(image(10), ttl=takes + 0.02)  # by itself within reach, in a batch of 8 not
+    patient = [world.submit(image(20 + i)) for i in range(8)]
+    at_staging(world)
+    code, text, _ = world.refused(hopeless)
+    assert code == "deadline_exceeded"
+    assert text.startswith("the deadline comes in 0.026 s, an answer would take another 0.057")
+    assert payloads(worker.batches[1]) == images(*range(20, 28))
+    world.answer_all()
+    assert all(world.reply(key) for key in patient)
+    assert world.metric("finished_total", "expired") == 1
+
+
+def test_an_idle_device_runs_what_its_estimate_calls_too_late():
+    world = World()
+    worker = world.worker()
+    key = world.submit(image(1), ttl=0.001)
+    assert [payloads(b) for b in worker.batches] == [images(1)]
+    world.answer(worker, device_s=0.0005)
+    world.reply(key)
+
+
+def test_only_those_who_are_in_a_hurry_give_a_shared_prompt_up():
+    world = World(max_depth=100)
+    worker = world.worker()
+    world.submit(*(prompt(1, i) for i in range(8)))
+    takes = busy_until(world) - world.now
+    hurried = world.submit(prompt(2), ttl=takes + 0.02)
+    patient = world.submit(prompt(2), tenant="ben")
+    at_staging(world)
+    assert world.refused(hurried)[0] == "deadline_exceeded"
+    assert payloads(worker.batches[1]) == [prompt(2).payload]
+    world.answer_all()
+    world.reply(patient)
+
+
+def test_a_request_of_many_items_is_given_up_whole():
+    world = World(max_depth=100)
+    worker = world.worker()
+    world.submit(*map(image, range(8)))
+    takes = busy_until(world) - world.now
+    key = world.submit(image(10), image(11), prompt(1), ttl=takes + 0.06)
+    world.scheduler.costs.observe(Kind.IMAGE, 2, 1.0)  # meanwhile images turn out to take far longer
+    at_staging(world)
+    assert world.refused(key)[0] == "deadline_exceeded"
+    assert len(worker.batches) == 1
+    assert not world.scheduler.ledger.waiting_jobs[Kind.TEXT]
+    world.scheduler.check_invariants()
+
+
 def test_of_two_busy_devices_the_one_that_ends_first_is_next():
     world = World(max_depth=100)
     slow = world.worker("w0", "d0")

@@ -127,6 +127,30 @@ def test_expired_requests_do_not_run():
     assert late.latencies == []
 
 
+def in_time(load: float, within_s: float, ttl_s: float) -> float:
+    """The part of Poisson arrivals at `load` times the limit that is answered `within_s`, in a deep queue."""
+    sim, client, rng, seconds, sent = Simulation(max_depth=64), Client("a"), random.Random(5), 120, 0
+
+    def arrive() -> None:
+        nonlocal sent
+        if sim.now < seconds:
+            sent += 1
+            sim.submit(client, ttl_s=ttl_s)
+            sim.at(sim.now + rng.expovariate(load * LIMIT), arrive)
+
+    sim.at(0.0, arrive)
+    sim.run(seconds + 2.0)
+    assert not sim._requests
+    return sum(latency <= within_s for latency in client.latencies) / sent
+
+
+def test_no_device_time_goes_to_what_comes_too_late():
+    assert in_time(0.88, 0.15, ttl_s=30.0) < 0.985
+    assert in_time(0.88, 0.15, ttl_s=0.15) >= 0.99
+    assert in_time(2.0, 0.15, ttl_s=30.0) < 0.01
+    assert in_time(2.0, 0.15, ttl_s=0.15) >= 0.95 / 2.0
+
+
 def test_bytes_are_bounded():
     sim, client = backlogged(60, max_bytes=20 * len(IMAGE))
     assert sim.scheduler.ledger.waiting_bytes <= 20 * len(IMAGE)
