@@ -16,7 +16,6 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from hailo_clip.broker.costs import CostModel
-from hailo_clip.broker.fairqueue import KINDS
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import Pool
@@ -33,7 +32,10 @@ from hailo_clip.shared.errors import (
     ServiceError,
     Unavailable,
 )
-from hailo_clip.shared.messages import Buffer, Kind, Submit
+from hailo_clip.shared.messages import Buffer, Kind, Submit, WireError
+
+Item = tuple[Kind, Buffer]
+"""Kind and payload; a prompt's payload is `bytes`, its key in the cache and in single flight."""
 
 RETRY_WHEN_DOWN_S = 2.0
 _LONGEST_RETRY_S = 60.0
@@ -79,14 +81,25 @@ class Admission:
             return refusal
         flow = (submit.tenant, submit.bulk)
         weight = submit.weight * (self._policy.bulk_share if submit.bulk else 1.0)
-        hits = self._hits(submit)
-        needed = [i for i, hit in enumerate(hits) if hit is None]
-        demand = self._demand(submit, needed, flow)
+        items = [_item(k, frame) for k, frame in zip(submit.kinds, submit.frames, strict=True)]
+        hits = [self._hit(item) for item in items]
+        needed = [item for item, hit in zip(items, hits, strict=True) if hit is None]
+        places = 1
         if needed:
+            demand = self._demand(needed, flow)
+            places = demand.places
             refusal = self._capacity(now, submit.ttl_s, demand, flow, weight)
             if refusal is not None:
                 return refusal
-        self._open(now, frontend, submit, flow, weight, hits, demand.places)
+        count = len(items)
+        results: list[Buffer | None] = [None] * count
+        errors: list[WireError | None] = [None] * count
+        key = (frontend, submit.request_id)
+        request = Request(
+            key, submit.trace, submit.tenant, flow, weight, now, now + submit.ttl_s, results, errors
+        )
+        request.places, request.unsettled = places, count
+        self._open(now, request, items, hits)
         return None
 
     def departed(self, now: float, count: int) -> None:
@@ -140,14 +153,12 @@ class Admission:
                 )
         return None
 
-    def _hits(self, submit: Submit) -> list[bytes | HailoClipError | None]:
-        """Per item: its cached embedding, the quarantine's refusal, or None where a device is needed."""
-        return [self._hit(KINDS[k], f) for k, f in zip(submit.kinds, submit.frames, strict=True)]
-
-    def _hit(self, kind: Kind, frame: Buffer) -> bytes | HailoClipError | None:
-        if self._quarantine and self._quarantine.holds(digest(kind, frame)):
+    def _hit(self, item: Item) -> bytes | HailoClipError | None:
+        """The item's cached embedding, the quarantine's refusal, or None when a device is needed."""
+        kind, payload = item
+        if self._quarantine and self._quarantine.holds(digest(kind, payload)):
             return Quarantined(QUARANTINED)
-        return self._ledger.cache.get(bytes(frame)) if kind is Kind.TEXT else None
+        return self._ledger.cache.get(payload) if kind is Kind.TEXT else None
 
     def _capacity(
         self, now: float, ttl_s: float, demand: Demand, flow: Hashable, weight: float
@@ -205,25 +216,24 @@ class Admission:
         mib = self._policy.max_bytes / (1 << 20)
         return f"{self._policy.max_depth} requests, {mib:g} MiB"
 
-    def _demand(self, submit: Submit, needed: list[int], flow: Hashable) -> Demand:
+    def _demand(self, needed: list[Item], flow: Hashable) -> Demand:
         """What the items `needed` ask of the devices; equal prompts are one job, whoever asked first."""
         nbytes, jobs, added_s, own_s = 0, 0, 0.0, 0.0
         keys: set[bytes] = set()
-        for i in needed:
-            kind, frame = KINDS[submit.kinds[i]], submit.frames[i]
-            nbytes += len(frame)
+        for kind, payload in needed:
+            nbytes += len(payload)
+            cost_s = self._costs.item(kind)
             job = None
             if kind is Kind.TEXT:
-                key = bytes(frame)
-                if key in keys:
+                if payload in keys:
                     continue
-                keys.add(key)
-                job = self._ledger.flights.get(key)
+                keys.add(payload)
+                job = self._ledger.flights.get(payload)
             if job is None:
                 jobs += 1
-                added_s += self._costs.item(kind)
+                added_s += cost_s
             if job is None or not (job.dispatches or job.stands_in(flow)):
-                own_s += self._costs.item(kind)
+                own_s += cost_s
         return Demand(max(1, -(-jobs // self._policy.max_batch)), nbytes, added_s, own_s)
 
     def _wait(self, now: float, enough: float, demand: Demand, flow: Hashable, weight: float) -> float:
@@ -244,43 +254,29 @@ class Admission:
 
     def _backlog_s(self) -> float:
         """Device seconds of all jobs that wait, each once, however many requests and tenants wait for it."""
-        return sum(count * self._costs.item(kind) for kind, count in self._ledger.waiting_jobs.items())
+        waiting, item_s = self._ledger.waiting_jobs, self._costs.item
+        return waiting[Kind.IMAGE] * item_s(Kind.IMAGE) + waiting[Kind.TEXT] * item_s(Kind.TEXT)
 
     def _open(
-        self,
-        now: float,
-        frontend: bytes,
-        submit: Submit,
-        flow: Hashable,
-        weight: float,
-        hits: list[bytes | HailoClipError | None],
-        places: int,
+        self, now: float, request: Request, items: list[Item], hits: list[bytes | HailoClipError | None]
     ) -> None:
-        count = len(submit.kinds)
-        request = Request(
-            key=(frontend, submit.request_id),
-            trace=submit.trace,
-            tenant=submit.tenant,
-            flow=flow,
-            weight=weight,
-            arrived=now,
-            deadline=now + submit.ttl_s,
-            results=[None] * count,
-            errors=[None] * count,
-            unsettled=count,
-            places=places,
-        )
+        """Take `request` in, and settle or place its items."""
         ledger = self._ledger
         ledger.open(request)
         for i, hit in enumerate(hits):
-            kind = KINDS[submit.kinds[i]]
-            if isinstance(hit, HailoClipError):
-                ledger.refused(request, i, hit.to_wire())
-            elif hit is not None:
+            kind, payload = items[i]
+            if hit is None:
+                if kind is Kind.TEXT:
+                    ledger.metrics.count("prompt_cache_misses_total")
+                ledger.place(request, i, kind, payload)
+            elif isinstance(hit, bytes):
                 ledger.cached(request, i, hit)
                 ledger.metrics.count("prompt_cache_hits_total")
             else:
-                if kind is Kind.TEXT:
-                    ledger.metrics.count("prompt_cache_misses_total")
-                ledger.place(request, i, kind, submit.frames[i], len(submit.frames[i]))
+                ledger.refused(request, i, hit.to_wire())
         ledger.opened(now, request)
+
+
+def _item(kind: int, frame: Buffer) -> Item:
+    """An item as the broker holds it: a prompt as bytes, which are its key, an image as it came."""
+    return (Kind.TEXT, bytes(frame)) if kind else (Kind.IMAGE, frame)

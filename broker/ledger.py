@@ -74,28 +74,44 @@ class Ledger:
         request.errors[index] = error
         request.unsettled -= 1
 
-    def place(self, request: Request, index: int, kind: Kind, payload: Buffer, nbytes: int) -> None:
-        """Item `index` needs a device: make its job, or join the one that an equal prompt has."""
-        key = bytes(payload) if kind is Kind.TEXT else None
+    def place(self, request: Request, index: int, kind: Kind, payload: Buffer) -> None:
+        """Item `index` needs a device: make its job, or join the one that an equal prompt has.
+
+        Args:
+            request: whose item it is.
+            index: of the item in the request.
+            kind: what it is.
+            payload: a prompt's as `bytes`, which are its key.
+        """
+        key = payload if kind is Kind.TEXT else None
         job = self.flights.get(key) if key is not None else None
-        joined = False
-        if job is None:
-            job = Job(kind, payload, nbytes, key)
-            self.waiting_jobs[kind] += 1
-            if key is not None:
-                self.flights[key] = job
-        else:
-            self.metrics.count("prompt_single_flight_total")
-            joined = any(waiter is request for waiter, _ in job.waiters)
+        if job is not None:
+            self._join(request, index, job)
+            return
+        job = Job(kind, payload, len(payload), key)
+        if key is not None:
+            self.flights[key] = job
+        self.waiting_jobs[kind] += 1
+        job.waiters.append((request, index))
+        job.entries.append(self.queue.push(request.flow, request.weight, kind, job))
+        request.jobs.append(job)
+        request.undispatched += 1
+        request.nbytes += job.nbytes
+
+    def _join(self, request: Request, index: int, job: Job) -> None:
+        """Wait for `job`, which an equal prompt has, of this request or of another."""
+        self.metrics.count("prompt_single_flight_total")
+        joined = any(waiter is request for waiter, _ in job.waiters)
         job.waiters.append((request, index))
         if not joined:
             request.jobs.append(job)
-        if not job.dispatches:
-            request.undispatched += 1
-            if not joined:
-                request.nbytes += nbytes
-                if not job.stands_in(request.flow):
-                    job.entries.append(self.queue.push(request.flow, request.weight, kind, job))
+        if job.dispatches:
+            return
+        request.undispatched += 1
+        if not joined:
+            request.nbytes += job.nbytes
+            if not job.stands_in(request.flow):
+                job.entries.append(self.queue.push(request.flow, request.weight, job.kind, job))
 
     def opened(self, now: float, request: Request) -> None:
         """Every item of `request` is placed: it waits, or runs, or is answered at once."""
