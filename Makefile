@@ -40,7 +40,7 @@ unit: $(STAMP) .typing  ## the tests alone (ARGS="-k broker" to choose)
 chaos: $(STAMP)  ## 5,000 requests while processes are killed, stopped and hung (about a minute)
 	HAILO_CLIP_CHAOS_REQUESTS=5000 $(BIN)/pytest -q -s tests/chaos $(ARGS)
 
-bench: $(STAMP)  ## the whole service: rates, latency, CPU, memory, plots into docs/ (10 minutes)
+bench: $(STAMP)  ## the whole service: rates, latency, CPU, memory, plots into docs/ (15 minutes)
 	$(BIN)/hailo-clip bench --suite --plots docs $(ARGS)
 
 PEERS := .venv-peers

@@ -32,8 +32,9 @@ _EXAMPLES = """
   hailo-clip bench --rate 120 --size 640x480        Poisson arrivals, 120 a second
   hailo-clip bench --mix image=8,classify=1 --tenants 8
   hailo-clip bench --highest-under 150              highest rate with 99 % under 150 ms
+  hailo-clip bench --highest-under 150 --deadline 150   the same, and clients say so
   hailo-clip bench --overload 5                     five times of what it can do
-  hailo-clip bench --suite --json bench.json --plots .   all of it, about ten minutes
+  hailo-clip bench --suite --json bench.json --plots .   all of it, about 15 minutes
 """
 
 
@@ -97,6 +98,13 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw", action="store_true", help="images as files in the body, not base64 in JSON")
     group.add_argument("--prompts", type=_count, default=4, help="of a classify request (default: 4)")
     group.add_argument("--uncached", action="store_true", help="every prompt is new")
+    group.add_argument(
+        "--deadline",
+        type=_count,
+        default=0,
+        metavar="MS",
+        help="tell the service for how long answers are of use",
+    )
     group.add_argument("--tenants", type=_count, default=0, help="client addresses (default: one)")
 
 
@@ -135,7 +143,7 @@ def _single(args: argparse.Namespace) -> tuple[list[str], dict[str, object], boo
     from hailo_clip.ops.bench.run import Scenario
     from hailo_clip.ops.bench.workload import Mix
 
-    mix = Mix(args.mix, args.size, args.raw, args.prompts, not args.uncached, args.tenants)
+    mix = Mix(args.mix, args.size, args.raw, args.prompts, not args.uncached, args.tenants, args.deadline)
     settings = dict(args.set)
     limit = None if args.url else device_limit(args.model, mix, int(settings.get("workers.max_batch", 8)), 1)
     if args.rate is not None and args.clients is not None:

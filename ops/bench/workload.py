@@ -29,6 +29,7 @@ class Mix:
         prompts: how many a classify request has.
         cached: the same prompts again and again; else each is new.
         tenants: client addresses, told by X-Forwarded-For; 0: none is told.
+        deadline_ms: for how long an answer is of use, told by X-Deadline-Ms; 0: not told.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {"image": 1.0})
@@ -37,6 +38,7 @@ class Mix:
     prompts: int = 4
     cached: bool = True
     tenants: int = 0
+    deadline_ms: int = 0
 
     def share(self, kind: str) -> float:
         """The part of all requests that are of `kind`."""
@@ -133,5 +135,7 @@ def _request(kind: str, mix: Mix, host: str, body: tuple[str, bytes], tenant: in
     ]
     if mix.tenants:
         lines.append(f"X-Forwarded-For: 10.0.{tenant // 250}.{tenant % 250 + 1}")
+    if mix.deadline_ms:
+        lines.append(f"X-Deadline-Ms: {mix.deadline_ms}")
     whole = "\r\n".join([*lines, "", ""]).encode() + data
     return Request(tuple(whole.split(_NUMBER.encode())) if not mix.cached and kind != "image" else (whole,))

@@ -144,6 +144,12 @@ def body(data: bytes) -> bytes:
     return rest
 
 
+def test_a_deadline_is_told_only_where_there_is_one() -> None:
+    told = requests(Mix(deadline_ms=150), "h", [b"x"])["image"][0].render(1)
+    assert b"\r\nX-Deadline-Ms: 150\r\n" in told
+    assert b"X-Deadline-Ms" not in requests(Mix(), "h", [b"x"])["image"][0].render(1)
+
+
 def test_an_image_request():
     made = requests(Mix(), "host:1", [b"one", b"two"])
     assert list(made) == ["image"]
