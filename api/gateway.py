@@ -25,7 +25,7 @@ from hailo_clip.shared.errors import Draining, HailoClipError, ServiceError
 from hailo_clip.shared.label_messages import LabelRequest, Labels
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Cancel, Control, Kind, Ping, Reply, Status, Submit
-from hailo_clip.shared.sockets import frontend_dealer
+from hailo_clip.shared.sockets import frontend_dealer, receive
 
 log = logging.getLogger(__name__)
 
@@ -197,21 +197,24 @@ class Gateway:
             return
         for _ in range(READS_AT_ONCE):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = receive(self._socket)
             except zmq.Again:
                 return
             self._received(frames)
         self._loop.call_soon(self._read)
 
-    def _received(self, frames: list[bytes]) -> None:
+    def _received(self, frames: list[zmq.Frame]) -> None:
         try:
-            message = decode_to_frontend(frames)
+            messages = decode_to_frontend(frames)
         except ProtocolError as e:
             self._malformed += 1
             log.warning("a message of the broker was dropped", extra={"reason": str(e)})
             return
-        if not (isinstance(message, Status) and self._enquiry.answered(message)):
-            self._perform(self._machine.received(self._loop.time(), message))
+        actions: list[Action] = []
+        for message in messages:
+            if not (isinstance(message, Status) and self._enquiry.answered(message)):
+                actions += self._machine.received(self._loop.time(), message)
+        self._perform(actions)
 
     def _wake(self) -> None:
         self._timer = None

@@ -11,7 +11,7 @@ import math
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,10 +24,16 @@ from hailo_clip.broker.labelfiles import LabelFiles
 from hailo_clip.broker.policy import policy_from
 from hailo_clip.broker.scheduler import Scheduler
 from hailo_clip.broker.snapshot import snapshot
-from hailo_clip.broker.work import Note, Send
-from hailo_clip.shared.codec import ProtocolError, decode_from_frontend, decode_from_worker, encode
+from hailo_clip.broker.work import Action, Note
+from hailo_clip.shared.codec import (
+    ProtocolError,
+    decode_from_frontend,
+    decode_from_worker,
+    encode,
+    encode_together,
+)
 from hailo_clip.shared.config import Config, backend_endpoint, frontend_endpoint, state_dir
-from hailo_clip.shared.messages import Control, Status
+from hailo_clip.shared.messages import Buffer, Control, Message, Status
 from hailo_clip.shared.models import models_dir, open_model, resolve_encoder
 from hailo_clip.shared.sockets import backend_router, frontend_router, receive_from, send_to
 
@@ -35,6 +41,7 @@ log = logging.getLogger("hailo_clip.broker")
 
 LABELS = "label-sets"  # directory in the state directory
 ROUND = 64  # most messages taken from one socket before actions are carried out
+TOGETHER = 64  # most answers sent to a frontend as one message
 PROBES_S = (0.0, 0.02, 0.1)  # after a disconnection: when to look for workers that are gone
 _GONE = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
@@ -122,7 +129,7 @@ class Shell:
     def close(self) -> None:
         """Close the sockets; what was sent still leaves (LINGER)."""
         for answer in self._labels.finish():
-            self._send(answer)
+            self._send(answer.plane, answer.peer, encode(answer.message))
         self._sockets["backend"].disable_monitor()
         self._monitor.close(linger=0)
         for socket in self._sockets.values():
@@ -139,7 +146,7 @@ class Shell:
         self._probe()
         self._act()
         for answer in self._labels.answers():
-            self._send(answer)
+            self._send(answer.plane, answer.peer, encode(answer.message))
         self._cache.save_now_and_then(self._clock())
 
     def _receive(self, plane: str) -> None:
@@ -167,25 +174,36 @@ class Shell:
         self._scheduler.from_frontend(now, peer, message)
         if isinstance(message, Control):
             status = Status(message.seq, snapshot(self._scheduler, now))
-            self._send(Send("frontend", peer, status))
+            self._send("frontend", peer, encode(status))
 
     def _act(self) -> None:
         """Carry out the scheduler's actions, and those that follow from receivers that are gone."""
         now = self._clock()
         while actions := self._scheduler.flush(now):
-            gone = set()
-            for action in actions:
-                if isinstance(action, Note):
-                    log.log(action.level, action.text, extra=action.fields)
-                elif not self._send(action):
-                    gone.add((action.plane, action.peer))
-            for plane, peer in gone:
+            for plane, peer in self._carry_out(actions):
                 self._scheduler.unreachable(now, plane, peer)
 
-    def _send(self, action: Send) -> bool:
+    def _carry_out(self, actions: Sequence[Action]) -> dict[tuple[str, bytes], None]:
+        """Log and send, what is for one frontend together; the planes and receivers that are gone."""
+        gone: dict[tuple[str, bytes], None] = {}
+        answers: dict[bytes, list[Message]] = {}
+        for action in actions:
+            if isinstance(action, Note):
+                log.log(action.level, action.text, extra=action.fields)
+            elif action.plane == "frontend":
+                answers.setdefault(action.peer, []).append(action.message)
+            elif not self._send(action.plane, action.peer, encode(action.message)):
+                gone[action.plane, action.peer] = None
+        for peer, messages in answers.items():
+            for i in range(0, len(messages), TOGETHER):
+                if not self._send("frontend", peer, encode_together(messages[i : i + TOGETHER])):
+                    gone["frontend", peer] = None
+        return gone
+
+    def _send(self, plane: str, peer: bytes, frames: Sequence[Buffer]) -> bool:
         """False when the receiver is gone, or takes nothing any more."""
         try:
-            send_to(self._sockets[action.plane], action.peer, encode(action.message))
+            send_to(self._sockets[plane], peer, frames)
         except zmq.ZMQError as e:
             if e.errno not in _GONE:
                 raise

@@ -23,7 +23,13 @@ from hailo_clip.shared.config import Config, load_config
 from hailo_clip.shared.logs import setup_logs
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.models import models_dir, open_model
-from hailo_clip.shared.sockets import backend_dealer, backend_router, frontend_dealer, frontend_router
+from hailo_clip.shared.sockets import (
+    backend_dealer,
+    backend_router,
+    frontend_dealer,
+    frontend_router,
+    receive,
+)
 
 Given = dict[str, object]
 
@@ -168,7 +174,7 @@ def _wait_until_ready(socket: zmq.Socket[bytes], workers: int) -> None:
         socket.send_multipart(encode(m.Ping(seq)))
         if not socket.poll(10_000):
             break
-        answer = decode_to_frontend(socket.recv_multipart())
+        (answer,) = decode_to_frontend(socket.recv_multipart())
         if not isinstance(answer, m.Pong) or answer.ready_workers == workers:
             return
         time.sleep(0.05)
@@ -183,8 +189,9 @@ def _drive(socket: zmq.Socket[bytes], requests: Sequence[m.Submit], window: int)
         while sent < len(requests) and sent - len(answered) < window:
             socket.send_multipart(encode(requests[sent]))
             sent += 1
-        reply = decode_to_frontend(socket.recv_multipart())
-        if not isinstance(reply, m.Reply) or not reply.frames:
-            raise RuntimeError(f"a request was not answered: {reply}")
-        answered.append(reply.request_id)
+        socket.poll()
+        for reply in decode_to_frontend(receive(socket)):
+            if not isinstance(reply, m.Reply) or not reply.frames:
+                raise RuntimeError(f"a request was not answered: {reply}")
+            answered.append(reply.request_id)
     return answered

@@ -45,11 +45,10 @@ class BrokerLink:
             except zmq.Again:
                 return found
             try:
-                message = decode_to_frontend(frames)
+                messages = decode_to_frontend(frames)
             except ProtocolError:
                 continue
-            if isinstance(message, Status):
-                found.append(message)
+            found += [message for message in messages if isinstance(message, Status)]
 
     def wait(self, seq: int, timeout_s: float) -> dict[str, Any] | None:
         """The snapshot that answers `seq`, or None when none comes within `timeout_s` of silence."""

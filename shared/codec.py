@@ -226,7 +226,28 @@ def encode(message: Message) -> list[Buffer]:
     return [header, *framed.frames] if cls in _FRAMED else [header]
 
 
+def encode_together(messages: Sequence[Message]) -> list[Buffer]:
+    """The frames of several messages as one (see messages.py): received with one system call and wake-up."""
+    if len(messages) == 1:
+        return encode(messages[0])
+    headers: list[Any] = [VERSION, _TOGETHER]
+    payload: list[Buffer] = []
+    for message in messages:
+        cls = type(message)
+        framed: Any = message
+        frames = framed.frames if cls in _FRAMED else ()
+        headers.append((len(frames), _NUMBER[cls], *_GETTERS[cls](message)))
+        payload += frames
+    return [msgpack.packb(headers), *payload]
+
+
 def _decode(frames: Sequence[Buffer], allowed: frozenset[int]) -> Any:
+    header = _header(frames)
+    return _message(header[1], header[2:], frames[1:], allowed)
+
+
+def _header(frames: Sequence[Buffer]) -> tuple[Any, ...]:
+    """The header's array, of this protocol's version."""
     if not frames:
         raise ProtocolError("empty message")
     try:
@@ -237,17 +258,19 @@ def _decode(frames: Sequence[Buffer], allowed: frozenset[int]) -> Any:
         raise ProtocolError("header is not an array")
     if header[0] != VERSION:
         raise ProtocolError(f"protocol version {header[0]!r:.40}, this is {VERSION}")
-    number = header[1]
+    return header
+
+
+def _message(number: Any, fields: tuple[Any, ...], payload: Sequence[Buffer], allowed: frozenset[int]) -> Any:
     if type(number) is not int or number not in allowed:
         raise ProtocolError(f"message type {number!r:.40} is not expected here")
     cls, checks, count = _SPECS[number]
-    fields = header[2:]
     if len(fields) != len(checks):
         raise ProtocolError(f"{cls.__name__}: {len(fields)} fields instead of {len(checks)}")
     for check, value in zip(checks, fields, strict=True):  # a loop: twice as fast as all() of a generator
         if not check(value):
             raise ProtocolError(f"{cls.__name__}: wrong fields")
-    return _framed(cls, fields, tuple(frames[1:]), count(fields))
+    return _framed(cls, fields, tuple(payload), count(fields))
 
 
 def _framed(cls: type[Any], fields: tuple[Any, ...], payload: tuple[Buffer, ...], expected: int) -> Any:
@@ -257,6 +280,7 @@ def _framed(cls: type[Any], fields: tuple[Any, ...], payload: tuple[Buffer, ...]
     return cls(*fields, payload) if cls in _FRAMED else cls(*fields)
 
 
+_TOGETHER = 0
 _FROM_FRONTEND = frozenset((1, 2, 3, 4, 5, 6, 7, 8))
 _TO_FRONTEND = frozenset((11, 12, 13, 14, 15))
 _FROM_WORKER = frozenset((21, 22, 23, 24, 25, 26, 27))
@@ -269,10 +293,21 @@ def decode_from_frontend(frames: Sequence[Buffer]) -> FromFrontend:
     return message
 
 
-def decode_to_frontend(frames: Sequence[Buffer]) -> ToFrontend:
-    """What the broker sent to a frontend. Raises `ProtocolError`."""
-    message: ToFrontend = _decode(frames, _TO_FRONTEND)
-    return message
+def decode_to_frontend(frames: Sequence[Buffer]) -> list[ToFrontend]:
+    """What the broker sent to a frontend: one message, or several together. Raises `ProtocolError`."""
+    header = _header(frames)
+    if header[1] != _TOGETHER:
+        return [_message(header[1], header[2:], frames[1:], _TO_FRONTEND)]
+    messages: list[ToFrontend] = []
+    at = 1
+    for part in header[2:]:
+        if type(part) is not tuple or len(part) < 2 or not _is_id(part[0]):
+            raise ProtocolError("several messages together: one is not an array")
+        messages.append(_message(part[1], part[2:], frames[at : at + part[0]], _TO_FRONTEND))
+        at += part[0]
+    if at != len(frames):
+        raise ProtocolError(f"several messages together: {len(frames) - at} payload frames too many")
+    return messages
 
 
 def decode_from_worker(frames: Sequence[Buffer]) -> FromWorker:

@@ -7,6 +7,9 @@ Every message is one ZeroMQ multipart message::
     | [VERSION, TYPE, field, field, ...]    | frame 1  |     | frame n  |
     +---------------------------------------+----------+-----+----------+
 
+The broker sends what it has for one frontend at a time together: type 0, then each message as an array that
+begins with the number of its payload frames, ``[VERSION, 0, [frames, TYPE, field, ...], ...]``.
+
 (A ROUTER socket puts the peer's routing id before it.) The fields of each type stand in the order of
 its dataclass below, without `frames`. Payload frames are raw little-endian tensors and are never copied
 into the header:

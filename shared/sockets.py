@@ -63,13 +63,21 @@ def receive_from(router: zmq.Socket[bytes]) -> tuple[bytes, list[zmq.Frame]]:
     Raises:
         zmq.Again: nothing has arrived.
     """
-    peer = router.recv(_NOW)
-    frame = router.recv(_NOW, copy=False)  # a DEALER's message has at least one frame
+    return router.recv(_NOW), receive(router)  # a DEALER's message has at least one frame
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """A DEALER's next message, as `receive_from`.
+
+    Raises:
+        zmq.Again: nothing has arrived.
+    """
+    frame = socket.recv(_NOW, copy=False)
     frames = [frame]
     while frame.more:
-        frame = router.recv(_NOW, copy=False)
+        frame = socket.recv(_NOW, copy=False)
         frames.append(frame)
-    return peer, frames
+    return frames
 
 
 def send_to(router: zmq.Socket[bytes], peer: bytes, frames: Sequence[Buffer]) -> None:

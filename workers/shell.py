@@ -24,7 +24,7 @@ from hailo_clip.shared.config import Config, run_dir, state_dir
 from hailo_clip.shared.errors import EncoderError
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.models import models_dir, open_model, resolve_encoder
-from hailo_clip.shared.sockets import backend_dealer
+from hailo_clip.shared.sockets import backend_dealer, receive
 from hailo_clip.workers.catalog import devices_of, make_encoder, spread
 from hailo_clip.workers.engine import Broken, Engine, Loaded, Outcome, unpack
 from hailo_clip.workers.session import Encode, Exit, ExitCode, RunCanary, Say, Session
@@ -148,7 +148,7 @@ class Shell:
     def _receive(self, now: float) -> None:
         while True:
             try:
-                frames = self._dealer.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = receive(self._dealer)
             except zmq.Again:
                 return
             try:

@@ -311,11 +311,11 @@ class Frontend:
         self.close()
 
     def _received(self, frames: list[bytes]) -> None:
-        message = decode_to_frontend(frames)
-        number = getattr(message, "request_id", None)
-        if number is not None:
-            self.replies[number] += 1
-        self._perform(self._machine.received(time.monotonic(), message))
+        for message in decode_to_frontend(frames):
+            number = getattr(message, "request_id", None)
+            if number is not None:
+                self.replies[number] += 1
+            self._perform(self._machine.received(time.monotonic(), message))
 
     def _perform(self, actions: Sequence[Action]) -> None:
         for action in actions:

@@ -81,7 +81,7 @@ def outcomes(answers: list[Send]) -> list[str]:
     for plane, peer, message in answers:
         assert (plane, peer) == ("frontend", b"f")
         assert isinstance(message, Labels | Refused)
-        assert decode_to_frontend(encode(message)) == message
+        assert decode_to_frontend(encode(message)) == [message]
         if isinstance(message, Refused):
             code, words, retry_after_s = message.error
             assert (code, retry_after_s) in (("unavailable", 5.0), ("queue_full", 5.0), ("limit", None))

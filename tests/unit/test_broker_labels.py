@@ -57,7 +57,7 @@ def answered(store: LabelStore, request: lm.LabelRequest) -> Labels:
     answer = store.answer(request)
     assert isinstance(answer, Labels), answer
     assert answer.request_id == request.request_id
-    assert decode_to_frontend(encode(answer)) == answer
+    assert decode_to_frontend(encode(answer)) == [answer]
     return answer
 
 

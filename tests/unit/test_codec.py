@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import msgpack
 import pytest
@@ -21,6 +22,7 @@ from hailo_clip.shared.codec import (
     decode_to_frontend,
     decode_to_worker,
     encode,
+    encode_together,
 )
 
 ERROR = ("inference_failed", "Failed to encode image", None)
@@ -69,7 +71,47 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("decode", "message"), EXAMPLES, ids=lambda v: type(v).__name__)
 def test_round_trip(decode, message):
-    assert decode(encode(message)) == message
+    expected = [message] if decode is decode_to_frontend else message
+    assert decode(encode(message)) == expected
+
+
+TO_FRONTEND: list[Any] = [message for decode, message in EXAMPLES if decode is decode_to_frontend]
+
+
+@pytest.mark.parametrize("count", range(1, len(TO_FRONTEND) + 1))
+def test_several_messages_for_a_frontend_go_together(count: int) -> None:
+    messages = TO_FRONTEND[:count] * 2
+    frames = encode_together(messages)
+    assert len(frames) == 1 + sum(len(encode(message)) - 1 for message in messages)
+    assert decode_to_frontend(frames) == messages
+
+
+def test_one_message_goes_as_it_is() -> None:
+    assert encode_together(TO_FRONTEND[:1]) == encode(TO_FRONTEND[0])
+
+
+REPLY = (1, 11, 7, (None,), 0.1, 0.02, 0)
+REFUSED = (0, 12, 7, ("queue_full", "full", 2.0))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [msgpack.packb([VERSION, 0, REPLY])],
+        [msgpack.packb([VERSION, 0, REPLY]), b"row", b"surplus"],
+        [msgpack.packb([VERSION, 0, REPLY, REPLY]), b"row"],
+        [msgpack.packb([VERSION, 0]), b"surplus"],
+        [msgpack.packb([VERSION, 0, 7])],
+        [msgpack.packb([VERSION, 0, [0]])],
+        [msgpack.packb([VERSION, 0, [-1, *REFUSED[1:]]])],
+        [msgpack.packb([VERSION, 0, ["0", *REFUSED[1:]]])],
+        [msgpack.packb([VERSION, 0, [0, 0, *REFUSED[1:]]])],
+        [msgpack.packb([VERSION, 0, REFUSED, [0, 1, 7]])],
+    ],
+)
+def test_several_messages_of_which_one_is_malformed(frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        decode_to_frontend(frames)
 
 
 @pytest.mark.parametrize(("decode", "message"), EXAMPLES, ids=lambda v: type(v).__name__)
