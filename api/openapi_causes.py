@@ -260,7 +260,7 @@ def causes(facts: Facts) -> tuple[Cause, ...]:
         Cause(
             "deadline",
             504,
-            f"The answer was not there by the deadline: X-Deadline-Ms, else {wait} "
+            f"The answer was not there by the deadline, or could not have been: X-Deadline-Ms, else {wait} "
             "(`queue.request_timeout_s`).",
             "the deadline passed after 30.0 s, while waiting in the queue",
             errors.DeadlineExceeded,
