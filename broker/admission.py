@@ -12,10 +12,10 @@ partly dispatched can't be pushed out, so it would else lock out everybody who s
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-from hailo_clip.broker.costs import CostModel
+from hailo_clip.broker.costs import TRUST_S, CostModel
 from hailo_clip.broker.ledger import Ledger
 from hailo_clip.broker.policy import Policy
 from hailo_clip.broker.pool import Pool
@@ -37,9 +37,9 @@ from hailo_clip.shared.messages import Buffer, Kind, Submit, WireError
 Item = tuple[Kind, Buffer]
 """Kind and payload; a prompt's payload is `bytes`, its key in the cache and in single flight."""
 
+_NOTHING = {Kind.IMAGE: 0, Kind.TEXT: 0}
 RETRY_WHEN_DOWN_S = 2.0
 _LONGEST_RETRY_S = 60.0
-_TRY_EVERY_S = 1.0
 
 
 class Demand(NamedTuple):
@@ -48,13 +48,13 @@ class Demand(NamedTuple):
     Attributes:
         places: it takes in the queue: one for each batch that its items make.
         nbytes: payload of its items.
-        added_s: device seconds by which the whole backlog grows.
+        added: items by which the whole backlog grows, by kind.
         own_s: device seconds by which its flow's own line grows: with prompts that others wait for, too.
     """
 
     places: int
     nbytes: int
-    added_s: float
+    added: dict[Kind, int]
     own_s: float
 
 
@@ -71,7 +71,7 @@ class Admission:
         self._quarantine = quarantine
         self._drained: float | None = None
         self._pace: float | None = None
-        self._tried = -math.inf
+        self._tried = dict.fromkeys(Kind, -math.inf)
         self.draining = False
 
     def admit(self, now: float, frontend: bytes, submit: Submit) -> HailoClipError | None:
@@ -165,7 +165,7 @@ class Admission:
     ) -> HailoClipError | None:
         """Why the queue has no place for this request; pushes others out where that is fair."""
         wait = self._wait(now, ttl_s, demand, flow, weight)
-        if wait > ttl_s and not self._try_anyway(now):
+        if wait > ttl_s and not self._on_trial(now, demand):
             text = f"the estimated wait of {wait:.3g} s is beyond the deadline of {ttl_s:.3g} s"
             return DeadlineUnreachable(text, retry_after_s=self.retry_after(now))
         if self._fits(demand):
@@ -177,16 +177,18 @@ class Admission:
         self._ledger.push_out(victim, QueueFull(text, retry_after_s=self.retry_after(now)))
         return None
 
-    def _try_anyway(self, now: float) -> bool:
-        """Whether an idle device is to prove the estimate: once a second.
+    def _on_trial(self, now: float, demand: Demand) -> bool:
+        """Whether to let it in all the same, as the estimate that calls it too late may be out of date.
 
-        It may be out of date, and where all clients have short deadlines nothing else would ever correct it.
+        One a second of each kind.
         """
-        idle = self._pool.idle_devices() and not any(self._ledger.waiting_jobs.values())
-        if not idle or now < self._tried + _TRY_EVERY_S:
-            return False
-        self._tried = now
-        return True
+        kinds = [
+            kind
+            for kind, items in demand.added.items()
+            if items and self._costs.doubtful(now, kind) and now >= self._tried[kind] + TRUST_S
+        ]
+        self._tried.update(dict.fromkeys(kinds, now))
+        return bool(kinds)
 
     def _fits(self, demand: Demand, without: Request | None = None) -> bool:
         """Whether there is room for a request, if the waiting one `without` went."""
@@ -218,11 +220,11 @@ class Admission:
 
     def _demand(self, needed: list[Item], flow: Hashable) -> Demand:
         """What the items `needed` ask of the devices; equal prompts are one job, whoever asked first."""
-        nbytes, jobs, added_s, own_s = 0, 0, 0.0, 0.0
+        nbytes, own_s = 0, 0.0
+        added = {Kind.IMAGE: 0, Kind.TEXT: 0}
         keys: set[bytes] = set()
         for kind, payload in needed:
             nbytes += len(payload)
-            cost_s = self._costs.item(kind)
             job = None
             if kind is Kind.TEXT:
                 if payload in keys:
@@ -230,32 +232,51 @@ class Admission:
                 keys.add(payload)
                 job = self._ledger.flights.get(payload)
             if job is None:
-                jobs += 1
-                added_s += cost_s
+                added[kind] += 1
             if job is None or not (job.dispatches or job.stands_in(flow)):
-                own_s += cost_s
-        return Demand(max(1, -(-jobs // self._policy.max_batch)), nbytes, added_s, own_s)
+                own_s += self._costs.item(kind)
+        jobs = added[Kind.IMAGE] + added[Kind.TEXT]
+        return Demand(max(1, -(-jobs // self._policy.max_batch)), nbytes, added, own_s)
 
     def _wait(self, now: float, enough: float, demand: Demand, flow: Hashable, weight: float) -> float:
         """Estimated seconds until the last item of a request of this demand is done.
 
         Under fair queueing nobody waits for more than the whole backlog, nor for more than its own
-        backlog at its own share of the devices. When the first is no more than `enough`, it will do.
+        backlog at its own share of the devices, and at least for the batch that its items are in. When the
+        first is no more than `enough`, it will do.
         """
-        queue, devices, free_in = self._ledger.queue, self._pool.able_devices, self._pool.free_in(now)
-        wait = (self._backlog_s() + demand.added_s) / devices + free_in
+        queue, devices, free_in = self._ledger.queue, self._pool.able_devices(now), self._pool.free_in(now)
+        wait = self._backlog_s(devices, demand.added) + free_in
         if wait <= enough:
             return wait
         at_share = (queue.backlog(flow) + demand.own_s) / queue.share(flow, weight)
-        return min(wait, at_share / devices + free_in)
+        return min(wait, max(at_share / devices, self._batch_s(devices, demand.added)) + free_in)
+
+    def _batch_s(self, devices: int, added: Mapping[Kind, int]) -> float:
+        """Seconds of the batch of which `added` items are, filled with what waits."""
+        waiting = self._ledger.waiting_jobs
+        sizes = {kind: -(-(waiting[kind] + items) // devices) for kind, items in added.items() if items}
+        most = self._policy.max_batch
+        return max((self._costs.batch(kind, min(size, most)) for kind, size in sizes.items()), default=0.0)
 
     def _queue_s(self, now: float) -> float:
-        return self._backlog_s() / self._pool.able_devices + self._pool.free_in(now)
+        return self._backlog_s(self._pool.able_devices(now)) + self._pool.free_in(now)
 
-    def _backlog_s(self) -> float:
-        """Device seconds of all jobs that wait, each once, however many requests and tenants wait for it."""
-        waiting, item_s = self._ledger.waiting_jobs, self._costs.item
-        return waiting[Kind.IMAGE] * item_s(Kind.IMAGE) + waiting[Kind.TEXT] * item_s(Kind.TEXT)
+    def _backlog_s(self, devices: int, added: Mapping[Kind, int] = _NOTHING) -> float:
+        """Seconds in which the devices are through with all that waits, and with `added` items.
+
+        A job counts once, however many requests and tenants wait for it.
+        """
+        waiting = self._ledger.waiting_jobs
+        images, texts = waiting[Kind.IMAGE] + added[Kind.IMAGE], waiting[Kind.TEXT] + added[Kind.TEXT]
+        return self._span_s(Kind.IMAGE, images, devices) + self._span_s(Kind.TEXT, texts, devices)
+
+    def _span_s(self, kind: Kind, jobs: int, devices: int) -> float:
+        """Seconds that the devices take for so many jobs: in full batches, or else in one each."""
+        each = -(-jobs // devices)
+        if each >= self._policy.max_batch:
+            return jobs / devices * self._costs.item(kind)
+        return self._costs.batch(kind, each) if each else 0.0
 
     def _open(
         self, now: float, request: Request, items: list[Item], hits: list[bytes | HailoClipError | None]

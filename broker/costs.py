@@ -9,11 +9,13 @@ all, but a processor that takes ten times longer or more, that is the seed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from hailo_clip.shared.messages import Kind
 
 FORGET = 0.98  # weight of the past at each new batch: a memory of about 50 batches
+FORGET_STALE = 0.8  # the same at the first batch after a while without any
 PRIOR = 2.0  # batches that the seed counts for at first, at each end of its line
 PRIOR_LEFT = 0.05  # and in the long run
 SEEDS = {Kind.IMAGE: (0.0108, 0.00502), Kind.TEXT: (0.0154, 0.0117)}
@@ -21,6 +23,7 @@ SEEDS = {Kind.IMAGE: (0.0108, 0.00502), Kind.TEXT: (0.0154, 0.0117)}
 
 OTHER = 10.0  # times slower than the seed: less may be a device that others used meanwhile
 LONGEST_S = 600.0  # of a canary's batch that is believed
+TRUST_S = 1.0  # an estimate that was not measured for so long may be out of date
 
 
 @dataclass(slots=True)
@@ -52,9 +55,9 @@ class _Line:
         self.observe(1, a + b, weight)
         self.observe(8, a + 8 * b, weight)
 
-    def forget(self) -> None:
+    def forget(self, part: float) -> None:
         for name in ("prior", "weight", "n", "t", "nn", "nt"):
-            setattr(self, name, getattr(self, name) * FORGET)
+            setattr(self, name, getattr(self, name) * part)
         if self.prior < PRIOR_LEFT:
             self.recall(PRIOR_LEFT - self.prior)
 
@@ -75,6 +78,8 @@ class CostModel:
     max_batch: int = 8
     _lines: dict[Kind, _Line] = field(default_factory=dict)
     _items: dict[Kind, float] = field(default_factory=dict)  # asked several times a request, so kept
+    _trusted: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(SEEDS, -math.inf))
+    _stale: set[Kind] = field(default_factory=set)  # the next measurement is the first after a while
 
     def __post_init__(self) -> None:
         for kind, seed in SEEDS.items():
@@ -89,11 +94,29 @@ class CostModel:
         """Estimated device seconds of one item in a full batch."""
         return self._items[kind]
 
+    def sent(self, now: float, kind: Kind, n: int) -> None:
+        """A batch of n items was sent: it will prove the estimate."""
+        if self._lines[kind].observed and self.doubtful(now, kind):
+            self._stale.add(kind)
+        self._trusted[kind] = now + self.batch(kind, n) + TRUST_S
+
+    def back(self, now: float, kind: Kind) -> None:
+        """A batch came back, and was observed."""
+        self._trusted[kind] = now + TRUST_S
+
+    def doubtful(self, now: float, kind: Kind) -> bool:
+        """True when none ran of late: nothing is to be refused for good on the word of this estimate.
+
+        Where all clients are in a hurry, one that is too high would else never be corrected.
+        """
+        return now >= self._trusted[kind]
+
     def observe(self, kind: Kind, n: int, seconds: float) -> None:
         """A batch of n items took `seconds` of device time."""
         line = self._lines[kind]
         line.observed = True
-        line.forget()
+        line.forget(FORGET_STALE if kind in self._stale else FORGET)
+        self._stale.discard(kind)
         line.observe(n, seconds, 1.0)
         self._fit(kind, line)
 

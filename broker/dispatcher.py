@@ -127,24 +127,38 @@ class Dispatcher:
             self._again.popleft()
             if job.state is JobState.WAITING:
                 jobs.append(job)
-        done = worker.device.busy_until + self._costs.batch(kind, size)
-        first = self._ledger.next_deadline()
-        # An idle device takes all: that proves the estimate, or mends it.
-        choosy = bool(worker.device.inflight) and first is not None and first < done
+        choosy = self._choosy(now, worker, kind, size)
         while len(jobs) < size:
-            if choosy:
-                self._ledger.give_up_late(now, kind, done)
+            if choosy and self._ledger.give_up_late(now, kind, self._done(worker, kind, size)):
+                continue
             taken = self._ledger.take(kind)
             if taken is None:
                 break
             jobs.append(taken)
-        return jobs
+        # What was to be sent again may belong to a request that was given up just now.
+        return [job for job in jobs if job.state is JobState.WAITING]
+
+    def _choosy(self, now: float, worker: Worker, kind: Kind, size: int) -> bool:
+        """Whether what comes too late is to be kept out of the next batch.
+
+        Not on an idle device, nor when no batch of this kind ran of late: that one proves the estimate.
+        """
+        if not worker.device.inflight or self._costs.doubtful(now, kind):
+            return False
+        first = self._ledger.next_deadline()
+        return first is not None and first < self._done(worker, kind, size)
+
+    def _done(self, worker: Worker, kind: Kind, size: int) -> float:
+        """When a batch of up to `size` of what waits should be done, behind what its device has already."""
+        items = min(size, self._ledger.waiting_jobs[kind])
+        return worker.device.busy_until + self._costs.batch(kind, items)
 
     def _send(self, now: float, worker: Worker, kind: Kind, jobs: list[Job]) -> None:
         self._batch_id += 1
         for job in jobs:
             self._ledger.dispatch(now, job)
         estimate = self._costs.batch(kind, len(jobs))
+        self._costs.sent(now, kind, len(jobs))
         self._pool.assign(now, worker, BatchRun(self._batch_id, kind, jobs, now, estimate))
         traces = tuple(job.waiters[0][0].trace for job in jobs)
         payloads = tuple(job.payload for job in jobs)

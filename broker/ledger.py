@@ -23,7 +23,7 @@ _LABELS = tuple(kind.name.lower() for kind in Kind)  # of the metrics, by kind
 
 
 class Ledger:
-    """See the module docstring."""
+    """See the module docstring. `departures` counts the requests that left the queue for a device."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Ledger:
         self.requests: dict[RequestKey, Request] = {}
         self.flights: dict[bytes, Job] = {}
         self.tenants = Tenants(queue.tail)
+        self.departures = 0
         self.waiting_jobs = {Kind.IMAGE: 0, Kind.TEXT: 0}
         self._deadlines: list[tuple[float, RequestKey]] = []
         self._note_endings = note_endings
@@ -122,18 +123,21 @@ class Ledger:
         else:
             self._all_dispatched(now, request)
 
-    def give_up_late(self, now: float, kind: Kind, done: float) -> None:
-        """Answer those who wait for the next jobs of this kind if these, done at `done`, came too late."""
-        while (job := self.queue.peek(kind)) is not None:
-            late = {r.key: r for r, _ in job.waiters if r.deadline < done}
-            if not late:
-                return
-            for request in late.values():
-                text = (
-                    f"the deadline comes in {request.deadline - now:.3g} s, "
-                    f"an answer would take another {done - now:.3g} s"
-                )
-                self._close(request, RequestEvent.DEADLINE, DeadlineExceeded(text).to_wire())
+    def give_up_late(self, now: float, kind: Kind, done: float) -> bool:
+        """Answer those who wait for the next job of this kind if it, done at `done`, came too late for them.
+
+        Returns:
+            Whether there were any; then another job may be the next.
+        """
+        job = self.queue.peek(kind)
+        late = {r.key: r for r, _ in job.waiters if r.deadline < done} if job is not None else {}
+        for request in late.values():
+            text = (
+                f"the deadline comes in {request.deadline - now:.3g} s, "
+                f"an answer would take another {done - now:.3g} s"
+            )
+            self._close(request, RequestEvent.DEADLINE, DeadlineExceeded(text).to_wire())
+        return bool(late)
 
     def take(self, kind: Kind) -> Job | None:
         """The job of this kind whose turn it is; it leaves every other line too, lest it be taken twice."""
@@ -227,6 +231,7 @@ class Ledger:
 
     def _all_dispatched(self, now: float, request: Request) -> None:
         request.advance(RequestEvent.DISPATCHED)
+        self.departures += 1
         self.metrics.observe("queue_wait_seconds", now - request.arrived)
         self.tenants.discard(request)
 

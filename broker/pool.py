@@ -52,9 +52,13 @@ class Worker:
         """Move to the next state. Raises `IllegalTransition`."""
         self.state = step(WORKER, self.state, event)
 
+    def can_work(self, now: float) -> bool:
+        """True when its canary passed and it is not suspended."""
+        return self.state is WorkerState.READY and now >= self.breaker.suspended_until
+
     def has_room(self, now: float) -> bool:
         """True when it may take a batch now."""
-        if self.state is not WorkerState.READY or now < self.breaker.suspended_until:
+        if not self.can_work(now):
             return False
         alone = self.breaker.openings or any(run.jobs[0].suspect for run in self.inflight)
         return len(self.inflight) < (1 if alone else WORKER_INFLIGHT)
@@ -99,6 +103,7 @@ class Pool:
         self._able: set[str] = set()  # ids of the devices with a worker whose canary passed
         self._busy: list[tuple[float, int, Device]] = []
         self._order = 0
+        self._suspended_until = 0.0  # the latest end of a suspension
 
     def named(self, name: str) -> Worker | None:
         """The current worker of that name."""
@@ -117,6 +122,7 @@ class Pool:
         """Register; the name, epoch and peer must be free."""
         device = self.devices.setdefault(hello.device_id, Device(hello.device_id))
         breaker = self.breakers.of(hello.worker, self._by_name)
+        self._suspended_until = max(self._suspended_until, breaker.suspended_until)
         worker = Worker(hello, peer, now, now + grace_s, breaker, device)
         device.workers.append(worker)
         self.workers[hello.epoch] = worker
@@ -212,35 +218,30 @@ class Pool:
 
     def free_in(self, now: float) -> float:
         """Seconds until some device should be through with what it has."""
-        if self._rooms[0]:
+        if any(device.candidate(now) for device in self._rooms[0].values()):
             return 0.0
         device = self.soonest(now)
-        until = (
-            device.busy_until
-            if device
-            else min((self.devices[i].busy_until for i in self._able), default=now)
-        )
-        return max(0.0, until - now)
+        devices = [device] if device else self._working(now)
+        return max(0.0, min((d.busy_until for d in devices), default=now) - now)
 
-    @property
-    def able_devices(self) -> int:
-        """Devices with a worker whose canary passed; 1 where there is none, since one divides by it."""
-        return max(1, len(self._able))
+    def able_devices(self, now: float) -> int:
+        """Devices with a worker that can take work; 1 where there is none, since one divides by it."""
+        return max(1, len(self._able) if now >= self._suspended_until else len(self._working(now)))
+
+    def _working(self, now: float) -> list[Device]:
+        """Devices with a worker whose canary passed and that is not suspended."""
+        devices = [self.devices[i] for i in self._able]
+        if now >= self._suspended_until:
+            return devices
+        return [d for d in devices if any(w.can_work(now) for w in d.workers)]
 
     def any_ready(self, now: float) -> bool:
         """True when some worker can take work: canary passed, not suspended."""
-        for w in self.workers.values():  # for each request: a loop is faster than any() of a generator
-            if w.state is WorkerState.READY and now >= w.breaker.suspended_until:
-                return True
-        return False
+        return any(w.can_work(now) for w in self.workers.values())
 
     def ready(self, now: float) -> list[Worker]:
         """Workers that can take work: canary passed, not suspended."""
-        return [
-            w
-            for w in self.workers.values()
-            if w.state is WorkerState.READY and now >= w.breaker.suspended_until
-        ]
+        return [w for w in self.workers.values() if w.can_work(now)]
 
     def count(self, state: WorkerState) -> int:
         """Workers in `state`."""

@@ -169,9 +169,9 @@ class Scheduler:
         return m.Pong(seq, session, state, reason, ready, p.model, p.fingerprint, p.encoder)
 
     def _dispatch(self, now: float) -> None:
-        before = self.ledger.waiting
+        before = self.ledger.departures
         self.dispatcher.run(now)
-        self.admission.departed(now, before - self.ledger.waiting)
+        self.admission.departed(now, self.ledger.departures - before)
         if not self.ledger.requests:
             self.ledger.queue.settle()
 

@@ -186,6 +186,7 @@ class Workforce:
                 failed.append((job, error))
         if rows:
             self._costs.observe(run.kind, len(run.jobs), took)
+            self._costs.back(now, run.kind)
             self._patience.done(worker.hello, run.kind, len(run.jobs), took)
             worker.failed_in_a_row = 0
             worker.breaker.proved()

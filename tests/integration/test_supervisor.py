@@ -21,7 +21,8 @@ from hailo_clip.shared.config import dump_config, load_config
 
 ROOT = Path(__file__).parents[2]
 ON_TERMINAL = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also when the tests run under nohup
 os.setsid()
 os.open(sys.argv[1], os.O_RDWR)  # becomes the terminal of the new session
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])

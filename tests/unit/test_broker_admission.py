@@ -381,6 +381,50 @@ def test_a_busy_device_tries_nothing_that_is_out_of_reach():
     assert world.refused(world.submit(image(1), ttl=0.01))[0] == "deadline_unreachable"
 
 
+def test_the_launch_of_a_batch_that_is_not_full_counts():
+    world = World(max_depth=1000)
+    world.worker()
+    world.submit(*map(image, range(100, 108)))
+    running = world.scheduler.pool.devices["d0"].busy_until - world.now
+    assert world.refused(world.submit(image(1), ttl=running + 0.01))[0] == "deadline_unreachable"
+    assert world.unanswered(world.submit(image(2), ttl=running + 0.02))
+
+
+def test_a_device_whose_worker_is_suspended_brings_no_deadline_within_reach():
+    world = World(cache_entries=0)
+    good = world.worker("w0", "d0")
+    for i in range(3):
+        bad = world.worker("w1", "d1")
+        world.submit(image(50 + i))
+        world.die(bad)
+        world.answer_all()
+    bad = world.worker("w1", "d1")
+    assert not world.known(bad).can_work(world.now)
+    world.submit(*map(image, range(100, 108)))
+    assert len(good.batches) == 1
+    pool = world.scheduler.pool
+    assert pool.free_in(world.now) > 0.04
+    assert pool.able_devices(world.now) == 1
+    assert world.refused(world.submit(image(1), ttl=0.04))[0] == "deadline_unreachable"
+    world.now = world.known(bad).breaker.suspended_until
+    assert pool.able_devices(world.now) == 2
+    assert pool.free_in(world.now) == 0.0
+
+
+def test_what_is_given_up_does_not_count_as_departed():
+    world = World(max_depth=1000)
+    worker = world.worker()
+    queued(world, 8)
+    takes = world.scheduler.pool.devices["d0"].busy_until - world.now
+    hopeless = [world.submit(image(2000 + i), ttl=takes + 0.02) for i in range(8)]
+    queued(world, 1, tenant="patient")
+    world.now += takes - world.scheduler.policy.stage_lead_s
+    world.flush()
+    given_up = sum(not world.unanswered(key) for key in hopeless)
+    assert given_up
+    assert world.scheduler.ledger.departures == 1 + len(worker.batches[1].frames)
+
+
 def test_a_flood_of_others_does_not_put_a_deadline_out_of_reach():
     """Under fair queueing ben waits for his own share, not for anna's backlog."""
     world = World(max_depth=1000)
