@@ -156,6 +156,17 @@ class Histories(RuleBasedStateMachine):
             self.pending[key] = self.world.now + ttl
         self.world.flush()
 
+    @rule(
+        count=st.integers(6, 14),
+        hurry=st.floats(0.02, 0.3),
+        tenant=st.sampled_from(["anna", "ben"]),
+        frontend=st.sampled_from(FRONTENDS),
+    )
+    def list_in_a_hurry_arrives(self, count: int, hurry: float, tenant: str, frontend: bytes) -> None:
+        items = [self._item("image") for _ in range(count)]
+        key = self.world.submit(*items, ttl=hurry, frontend=frontend, tenant=tenant)
+        self.pending[key] = self.world.now + hurry
+
     @rule(how=st.sampled_from(["short image", "long image", "odd text", "long text", "model"]))
     def unusable_request_arrives(self, how: str) -> None:
         wrong = {
