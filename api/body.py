@@ -193,8 +193,6 @@ def shown(value: object) -> str:
             return orjson.dumps(value if len(value) <= 40 else f"{value[:40]}...").decode()
         case bytes():
             return f"a file of {len(value)} bytes"
-        case bytes():
-            return f"a file of {len(value)} bytes"
         case bool() | None:
             return orjson.dumps(value).decode()
         case _:

@@ -7,12 +7,15 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 SCOPE_KEY = "hailo_clip.call"
 UNMATCHED = "other"
+_CLIENT_BITS = 64
+"""Of an IPv6 address, what stands for one client."""
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
@@ -104,7 +107,7 @@ def open_call(scope: Mapping[str, Any], trusted: Networks) -> Call:
     headers = scope["headers"]
     client = scope.get("client")
     peer = str(client[0]) if client else "local"
-    tenant = client_address(peer, _values(headers, b"x-forwarded-for"), trusted) if trusted else peer
+    tenant = client_address(peer, _values(headers, b"x-forwarded-for") if trusted else (), trusted)
     return Call(_request_id(headers), tenant, scope["method"], scope["path"])
 
 
@@ -114,19 +117,26 @@ def client_address(peer: str, forwarded: Iterable[str], trusted: Networks) -> st
     Each proxy appends the address that it saw, so the list is read from its end: the first address that
     is not a trusted proxy's is the client's. What stands before it can be forged and is ignored.
 
+    Of an IPv6 address it is the network of 64 bits, which is what one client has: with an address of it for
+    each request it would else be as many clients.
+
     Args:
         peer: the other end of the connection.
         forwarded: values of the X-Forwarded-For headers, in order.
         trusted: the proxies' networks.
     """
     hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-    address = peer
-    while _is_in(address, trusted) and hops:
-        try:
-            address = str(ipaddress.ip_address(hops.pop()))
-        except ValueError:
+    address = _address(peer)
+    while address is not None and any(address in net for net in trusted) and hops:
+        before = _address(hops.pop())
+        if before is None:
             break
-    return address
+        address = before
+    if address is None:
+        return peer
+    if address.version == 6 and not address.is_loopback:
+        return str(ipaddress.ip_network((address, _CLIENT_BITS), strict=False))
+    return str(address)
 
 
 def networks(texts: Iterable[str]) -> Networks:
@@ -140,12 +150,18 @@ def call_of(scope: Mapping[str, Any]) -> Call:
     return call
 
 
-def _is_in(address: str, nets: Networks) -> bool:
+@lru_cache(maxsize=4096)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, without the port that some proxies add; an IPv4 one also where IPv6 stands around it."""
+    host = text.removeprefix("[").partition("]")[0] if text.startswith("[") else text
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
     try:
-        ip = ipaddress.ip_address(address)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return any(ip in net for net in nets)
+        return None
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return mapped or address
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:

@@ -83,7 +83,12 @@ class Intake:
         """
         inputs: list[Buffer | ClientError] = []
         for i in range(0, len(pictures), self._threads):
-            inputs += await asyncio.gather(*(self._image(p, asker) for p in pictures[i : i + self._threads]))
+            some = [asyncio.ensure_future(self._image(p, asker)) for p in pictures[i : i + self._threads]]
+            try:
+                inputs += await asyncio.gather(*some)
+            finally:
+                for task in some:  # where one was refused, nobody waits for the others
+                    task.cancel()
         return inputs
 
     async def _image(self, picture: Picture, asker: Asker) -> Buffer | ClientError:

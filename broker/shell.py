@@ -33,6 +33,7 @@ from hailo_clip.shared.codec import (
     encode_together,
 )
 from hailo_clip.shared.config import Config, backend_endpoint, frontend_endpoint, state_dir
+from hailo_clip.shared.curve import clients_alone
 from hailo_clip.shared.messages import Buffer, Control, Message, Status
 from hailo_clip.shared.models import models_dir, open_model, resolve_encoder
 from hailo_clip.shared.sockets import backend_router, frontend_router, receive_from, send_to
@@ -61,7 +62,7 @@ def run_broker(config: Config) -> int:
     directory = state_dir(config) / LABELS if config.labels.persist else None
     labels = LabelFiles(scheduler.labels, directory, scheduler.metrics)
     labels.load()
-    with zmq.Context() as context:
+    with zmq.Context() as context, clients_alone(context, config):
         frontend, backend = frontend_router(context, config), backend_router(context, config)
         shell = Shell(scheduler, frontend, backend, cache, labels)
         for number in (signal.SIGTERM, signal.SIGINT):

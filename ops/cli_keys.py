@@ -13,6 +13,12 @@ The service asks for keys once auth.keys_file names their file. The file holds h
 shown again: revoke it and create another. A running service sees a change within a second.
 """
 
+_CURVE = """
+Two pairs of CURVE keys, for tcp:// endpoints. Set broker.curve_keys to their directory on each machine. The
+broker's needs broker.key_secret and client.key; machines with frontends or workers need client.key_secret and
+broker.key. Every other NAME.key beside the broker's is of a client that may connect, too.
+"""
+
 
 def register(commands: Commands) -> None:
     """Add the command and its commands."""
@@ -27,6 +33,7 @@ def register(commands: Commands) -> None:
   hailo-clip keys create nightly-index --tenant search --weight 2 --class bulk
   hailo-clip keys list
   hailo-clip keys revoke door-camera
+  hailo-clip keys curve /etc/hailo/curve
 """,
     )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -48,6 +55,15 @@ def register(commands: Commands) -> None:
     revoked.add_argument("name", metavar="NAME", help="the key's name, as `hailo-clip keys list` shows it")
     for verb in (listed, revoked):
         _add_file(verb)
+    curve = add_command(
+        verbs,
+        "curve",
+        "make the keys for a broker, frontends and workers on several machines",
+        _curve,
+        about=_CURVE,
+        examples="  hailo-clip keys curve /etc/hailo/curve",
+    )
+    curve.add_argument("directory", type=Path, metavar="DIR", help="where to; made where it is missing")
 
 
 def _register_create(verbs: Commands) -> None:
@@ -130,4 +146,12 @@ def _revoke(args: argparse.Namespace) -> int:
 
     entry = revoke(_file(args), args.name)
     print(f"revoked {entry.name} of tenant {entry.tenant}")
+    return 0
+
+
+def _curve(args: argparse.Namespace) -> int:
+    from hailo_clip.shared.curve import make_keys
+
+    for file in make_keys(args.directory):
+        print(file)
     return 0

@@ -137,7 +137,7 @@ class Broker:
     curve_keys: Path | None = setting(
         None,
         Maybe(FilePath()),
-        "directory with the CURVE keys that encrypt and authenticate tcp:// endpoints",
+        "directory with the CURVE keys of tcp:// endpoints, which `hailo-clip keys curve` makes",
     )
 
 

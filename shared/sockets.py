@@ -5,15 +5,16 @@ Create the `zmq.Context` in the process that uses it, after any fork.
 
 from __future__ import annotations
 
+import contextlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import zmq
-import zmq.auth
 
 from hailo_clip.shared.config import Config, backend_endpoint, frontend_endpoint
-from hailo_clip.shared.errors import ConfigError, SetupError
+from hailo_clip.shared.curve import secure_broker, secure_client
+from hailo_clip.shared.errors import SetupError
 from hailo_clip.shared.messages import Buffer
 
 HIGH_WATER_MARK = 10_000
@@ -29,9 +30,6 @@ MAX_FRAME_BYTES = 64 << 20
 _send = zmq.backend.Socket.send
 _NOW = int(zmq.NOBLOCK)
 _NOW_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-
-BROKER_KEY = "broker"
-CLIENT_KEY = "client"
 
 
 def frontend_router(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
@@ -102,51 +100,39 @@ def _limited(socket: zmq.Socket[bytes], linger_ms: int, unsent: int = HIGH_WATER
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config) -> zmq.Socket[bytes]:
-    socket = context.socket(zmq.ROUTER)
-    _limited(socket, linger_ms=1000)
-    # An answer to a peer that is gone must be an error that is counted, not silence.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    if config.broker.curve_keys is not None:
-        public, secret = _keypair(Path(config.broker.curve_keys) / f"{BROKER_KEY}.key_secret")
-        socket.curve_publickey, socket.curve_secretkey = public, secret
-        socket.curve_server = True
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as e:
-        raise SetupError(f"the broker cannot bind {endpoint}: {e}") from e
-    if endpoint.startswith("ipc://"):
-        Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
-    return socket
+    with _closed_on_error(context.socket(zmq.ROUTER)) as socket:
+        _limited(socket, linger_ms=1000)
+        # An answer to a peer that is gone must be an error that is counted, not silence.
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if config.broker.curve_keys is not None:
+            secure_broker(socket, Path(config.broker.curve_keys))
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as e:
+            raise SetupError(f"the broker cannot bind {endpoint}: {e}") from e
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).chmod(stat.S_IRUSR | stat.S_IWUSR)
+        return socket
 
 
 def _dealer(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, config: Config, unsent: int = HIGH_WATER_MARK
 ) -> zmq.Socket[bytes]:
-    socket = context.socket(zmq.DEALER)
-    _limited(socket, 0, unsent)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    if config.broker.curve_keys is not None:
-        keys = Path(config.broker.curve_keys)
-        public, secret = _keypair(keys / f"{CLIENT_KEY}.key_secret")
-        socket.curve_publickey, socket.curve_secretkey = public, secret
-        socket.curve_serverkey = _public(keys / f"{BROKER_KEY}.key")
-    socket.connect(endpoint)
-    return socket
+    with _closed_on_error(context.socket(zmq.DEALER)) as socket:
+        _limited(socket, 0, unsent)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if config.broker.curve_keys is not None:
+            secure_client(socket, Path(config.broker.curve_keys))
+        socket.connect(endpoint)
+        return socket
 
 
-def _keypair(path: Path) -> tuple[bytes, bytes]:
+@contextlib.contextmanager
+def _closed_on_error(socket: zmq.Socket[bytes]) -> Iterator[zmq.Socket[bytes]]:
+    """A context waits for ever for a socket that nobody closes."""
     try:
-        public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"broker.curve_keys: {path}: {e}") from e
-    if secret is None:
-        raise ConfigError(f"broker.curve_keys: {path} holds no secret key")
-    return public, secret
-
-
-def _public(path: Path) -> bytes:
-    try:
-        return zmq.auth.load_certificate(path)[0]
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"broker.curve_keys: {path}: {e}") from e
+        yield socket
+    except BaseException:
+        socket.close(linger=0)
+        raise
