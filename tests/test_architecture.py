@@ -62,6 +62,7 @@ ONLY_IMPORTER = {
         "api/gateway.py",
         "ops",
         "shared/sockets.py",
+        "shared/curve.py",
     },
     "falcon": {"api"},
     "gunicorn": {"api"},
