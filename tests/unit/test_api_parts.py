@@ -150,6 +150,24 @@ def test_more_jobs_than_may_wait_are_a_429_and_cancelled_ones_make_room() -> Non
     asyncio.run(main())
 
 
+def test_of_a_list_that_is_refused_nothing_stays_in_line() -> None:
+    async def main() -> None:
+        tokenizer = SlowTokenizer()
+        made = intake(tokenizer, threads=2)
+        running = [asyncio.create_task(made.prompts([LONG + str(i)], asker())) for i in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await made.images([Picture("a", data=b"one"), Picture("b", data=b"two")], asker())
+        await asyncio.sleep(0)
+        next_one = asyncio.create_task(made.prompts([LONG + "next"], asker()))
+        await asyncio.sleep(0)
+        tokenizer.go.set()
+        await asyncio.gather(next_one, *running)
+        made.close()
+
+    asyncio.run(main())
+
+
 def test_a_flooding_tenant_makes_room_for_another() -> None:
     async def main() -> None:
         tokenizer = SlowTokenizer()
