@@ -25,7 +25,11 @@ PAGE = (ROOT / "docs/hailo.md").read_text()
 BLOCKS = re.findall(r"```console\n(.*?)```", PAGE, re.S)
 INLINE = re.findall(r"`(hailo-clip [^`]+)`", PAGE)
 TYPED = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
-COMMANDS = [re.sub(r"^(\w+='[^']*' )+", "", c) for c in TYPED if "hailo-clip " in c] + INLINE
+COMMANDS = [
+    re.sub(r"^(sudo )?((\w+=('[^']*'|\S+)) )*(/\S+/(?=hailo-clip ))?", "", c)
+    for c in TYPED
+    if "hailo-clip " in c
+] + INLINE
 
 
 def shown(after: str) -> list[str]:
