@@ -187,7 +187,11 @@ def ready() -> Call[Readiness]:
 
 
 def _post(path: str, body: dict[str, Any], reader: Callable[[read.Reply], T]) -> Call[T]:
-    return Call("POST", path, reader, orjson.dumps(body), JSON, pinned=True)
+    try:
+        data = orjson.dumps(body)
+    except TypeError as e:  # such as an integer of more than 64 bits
+        raise ValueError(f"this can't be sent as JSON: {e}") from None
+    return Call("POST", path, reader, data, JSON, pinned=True)
 
 
 def _classify_fields(

@@ -54,7 +54,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        sound = self.url.isprintable() and parts.scheme in ("http", "https") and parts.hostname
+        if not sound or parts.query or parts.fragment:
             raise ValueError(f"{self.url!r} is not a URL such as {DEFAULT_URL}")
         for name in ("api_key", "model_fingerprint"):
             value = getattr(self, name)

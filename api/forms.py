@@ -20,6 +20,9 @@ from hailo_clip.shared.errors import ClientError
 LISTS = frozenset(("images", "prompts", "templates", "negative_prompts"))
 NUMBERS = frozenset(("top_k", "threshold"))
 SINGLES = NUMBERS | {"image", "label_set", "score_mode"}
+FILE_TYPES = ("image/", "application/octet-stream")
+"""Media types of parts that are files, also without a file's name."""
+
 MAX_PARTS = 1024
 MAX_PART_HEADER_BYTES = 8 << 10
 
@@ -92,7 +95,9 @@ def _parts(form: MultipartForm) -> Iterator[tuple[str, str | bytes]]:
             raise ClientError("The multipart body has a part without a name")
         data = part.get_data()
         # Clients that send a file from memory may leave its name out, but not its media type.
-        if part.filename is not None or part.content_type.startswith(("image/", "application/octet-stream")):
+        if part.filename is not None or part.content_type.lower().startswith(
+            ("image/", "application/octet-stream")
+        ):
             yield name, data
         else:
             yield name, _text(name, data)

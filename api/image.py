@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  (the plugins register themselves)
 
 from hailo_clip.api.base64image import decode_base64_image
+from hailo_clip.api.decodememory import DecodeMemory, decoding_bytes
 from hailo_clip.api.imageheader import BadImage, Header, read_header
 from hailo_clip.shared.errors import ClientError
 
@@ -60,7 +61,11 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def decode_image(
-    data: bytes | memoryview, size: int, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS
+    data: bytes | memoryview,
+    size: int,
+    field: str = "image",
+    limits: ImageLimits = DEFAULT_LIMITS,
+    memory: DecodeMemory | None = None,
 ) -> Pixels:
     """The model's input from an image file: uint8 ``[size, size, 3]``, RGB, C order, read-only.
 
@@ -72,21 +77,27 @@ def decode_image(
         size: side of the result, pixels.
         field: the request's field, for the error, e.g. "image" or "images[3]".
         limits: the largest picture taken.
+        memory: which other threads decode in, too; None: there is enough.
 
     Raises:
         ClientError: it is empty, no image of these formats, too large, truncated or damaged.
     """
     try:
-        return _decode(bytes(data), size, limits)
+        return _decode(bytes(data), size, limits, memory or DecodeMemory())
     except BadImage as e:
         raise ClientError(f"Missing or invalid '{field}': {e}") from e
 
 
-def _decode(data: bytes, size: int, limits: ImageLimits) -> Pixels:
+def _decode(data: bytes, size: int, limits: ImageLimits, memory: DecodeMemory) -> Pixels:
     if not data:
         raise BadImage("it is empty")
     header = read_header(data)
     _check_size(header, limits)
+    with memory.room(decoding_bytes(header.format, header.width, header.height)):
+        return _pixels(header, size)
+
+
+def _pixels(header: Header, size: int) -> Pixels:
     picture, scale = _load(header, size)
     box = _crop_box(header, picture, scale, size)
     small = picture.resize((size, size), Image.Resampling.BICUBIC, box, _REDUCING_GAP)
@@ -143,7 +154,9 @@ def _resizable(picture: Image.Image, header: Header) -> Image.Image:
     grey = mode in ("1", "L", "LA")
     if picture.has_transparency_data:
         _scale_key(picture, header.sample_bits)
-        return picture.convert("LA" if grey else "RGBA").convert("La" if grey else "RGBa")
+        wide = "LA" if grey else "RGBA"
+        straight = picture if mode == wide else picture.convert(wide)
+        return straight.convert("La" if grey else "RGBa")
     return picture if mode in ("L", "RGB") else picture.convert("L" if grey else "RGB")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
+from hailo_clip.api.decodememory import DecodeMemory
 from hailo_clip.api.fields import Picture
 from hailo_clip.api.image import decode_base64_image, decode_image
 from hailo_clip.api.turns import Job, Turns
@@ -59,6 +61,7 @@ class Intake:
         self._tokenizer = tokenizer
         self._threads, self._backlog = threads, backlog
         self._turns = Turns(threads, backlog)
+        self._memory = DecodeMemory()
         self._waiting: dict[Job, tuple[Callable[[], Any], asyncio.Future[Any]]] = {}
         self._ids: OrderedDict[str, bytes] = OrderedDict()
         self._executor: ThreadPoolExecutor | None = None
@@ -79,17 +82,21 @@ class Intake:
 
         Raises:
             QueueFull: too many images are being decoded.
-            DeadlineExceeded: the turn of one did not come in time.
+            DeadlineExceeded: they were not all decoded in time; what is left of them is not.
         """
         inputs: list[Buffer | ClientError] = []
-        for i in range(0, len(pictures), self._threads):
-            some = [asyncio.ensure_future(self._image(p, asker)) for p in pictures[i : i + self._threads]]
-            try:
-                inputs += await asyncio.gather(*some)
-            finally:
-                for task in some:  # where one was refused, nobody waits for the others
-                    task.cancel()
+        async with _within(asker.left_s):
+            for i in range(0, len(pictures), self._threads):
+                inputs += await self._together(pictures[i : i + self._threads], asker)
         return inputs
+
+    async def _together(self, pictures: Sequence[Picture], asker: Asker) -> list[Buffer | ClientError]:
+        tasks = [asyncio.ensure_future(self._image(picture, asker)) for picture in pictures]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # where one was refused, nobody waits for the others
+                task.cancel()
 
     async def _image(self, picture: Picture, asker: Asker) -> Buffer | ClientError:
         try:
@@ -109,7 +116,8 @@ class Intake:
         if sum(map(len, missing)) <= INLINE_CHARACTERS:
             fresh = self._tokenise(missing)
         else:
-            fresh = await self._in_thread(lambda: self._tokenise(missing), asker)
+            async with _within(asker.left_s):
+                fresh = await self._in_thread(lambda: self._tokenise(missing), asker)
         found = {text: known if known is not None else fresh[text] for text, known in ids.items()}
         self._remember(found)
         return [found[text] for text in texts]
@@ -126,7 +134,7 @@ class Intake:
         data = picture.data
         if data is None:
             data = decode_base64_image(picture.base64 or "", picture.field)
-        return decode_image(data, self._size, picture.field).tobytes()
+        return decode_image(data, self._size, picture.field, memory=self._memory).tobytes()
 
     def _tokenise(self, texts: Sequence[str]) -> dict[str, bytes]:
         return {text: self._tokenizer.encode(text).astype("<i4", copy=False).tobytes() for text in texts}
@@ -147,10 +155,7 @@ class Intake:
             self._settle(self._waiting.pop(refused)[1], full)
         self._start_jobs()
         try:
-            async with asyncio.timeout(asker.left_s):
-                return await result
-        except TimeoutError:
-            raise DeadlineExceeded("the request's images were not decoded before its deadline") from None
+            return await result
         finally:
             if self._waiting.pop(job, None) is not None:
                 self._turns.leave(job)
@@ -180,6 +185,16 @@ class Intake:
             result.set_exception(value)
         else:
             result.set_result(value)
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Give up what is done in here after `seconds`. Raises `DeadlineExceeded`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("the request's images were not decoded before its deadline") from None
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, for --help, --version (0) and wrong usage (2).
     """
     die_with_parent()
+    _open_standard_streams()
     args = build_parser().parse_args(argv)
     try:
         code = int(args.run(args))
@@ -89,6 +90,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{e.filename}: {e.strerror}" if e.filename and e.strerror else str(e), EXIT_FAILURE)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _open_standard_streams() -> None:
+    """Have something behind all three, where whoever started this closed some: `hailo-clip serve >&-`.
+
+    Else the next file or socket that is opened takes the number, and what is printed ends up there.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  (for as long as we live)
 
 
 def _fail(message: str, code: int) -> int:

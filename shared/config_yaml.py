@@ -21,7 +21,11 @@ class _Loader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or a mapping", key_node.start_mark
+                )
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
@@ -51,6 +55,8 @@ def read_yaml(text: str) -> Any:
     """Plain data from YAML. Raises `ValueError` with the place of the fault in one line."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except RecursionError:
+        raise ValueError("not valid YAML here: it is nested too deeply") from None
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""

@@ -30,6 +30,17 @@ def test_killed_with_requests_waiting_and_started_again():
     assert counter(after, "worker_restarts_total") == 0
 
 
+def test_a_second_broker_is_refused_and_the_first_one_serves_on():
+    with Service() as service, service.running(1) as running:
+        second = service.broker()
+        assert second.wait() == 1
+        assert "another broker serves in" in second.logged()
+        frontend = running.frontend
+        service.worker("w1")  # finds the first one at the sockets' places
+        frontend.until_workers(2)
+        assert frontend.ask(image(1)).errors == (None,)
+
+
 def test_gone_for_a_while_is_a_503_until_it_is_back():
     with Service() as service, service.running(1) as running:
         frontend = running.frontend

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -198,6 +199,30 @@ def test_who_waits_beyond_the_deadline_gets_a_504_and_leaves_the_line() -> None:
         await made.prompts([LONG + "next"], asker())
         assert tokenizer.seen == [LONG, LONG + "next"]
         made.close()
+
+    asyncio.run(main())
+
+
+def test_a_long_list_has_one_deadline_and_what_is_left_of_it_is_not_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded = []
+
+    def slow(data: bytes, size: int, field: str, memory: object) -> object:
+        decoded.append(field)
+        time.sleep(0.05)
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr("hailo_clip.api.intake.decode_image", slow)
+
+    async def main() -> None:
+        made = intake(ClipTokenizer(77), backlog=64)
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await made.images([Picture(str(i), data=b"x") for i in range(60)], asker(left_s=0.2))
+        assert time.monotonic() - began < 1.5
+        made.close()
+        assert 1 <= len(decoded) <= 6
 
     asyncio.run(main())
 

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -378,6 +379,16 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     with os.fdopen(write, "w") as gone:
         done = subprocess.run([*CLI, "config", "--reference"], stdout=gone, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(closed: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(CLI)} config --reference {closed}"], capture_output=True
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert bool(done.stdout) == (">&-" not in closed.split())
 
 
 def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

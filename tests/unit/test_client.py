@@ -315,6 +315,7 @@ def test_arguments_that_cannot_be_sent(kind: str):
     [
         ({"url": "localhost:5000"}, "is not a URL such as"),
         ({"url": "ftp://x"}, "is not a URL such as"),
+        ({"url": "http://a\nb"}, "is not a URL such as"),
         ({"url": "http://x/?a=b"}, "is not a URL such as"),
         ({"api_key": "hc_\r\nx: y"}, "api_key must be printable"),
         ({"api_key": ""}, "api_key must be printable"),

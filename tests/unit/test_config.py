@@ -150,6 +150,14 @@ def test_empty_files_and_sections_are_fine(tmp_path: Path, text: str) -> None:
             "log: {level: info, level: debug}",
             "{file}: not valid YAML: the key 'level' stands twice (line 1, column 20)",
         ),
+        (
+            "server:\n  ? [a]\n  : 1",
+            "{file}: not valid YAML: a key is a list or a mapping (line 2, column 5)",
+        ),
+        (
+            "[" * 3000,
+            "{file}: not valid YAML here: it is nested too deeply",
+        ),
     ],
 )
 def test_messages_for_files(tmp_path: Path, text: str, message: str) -> None:
