@@ -97,6 +97,10 @@ class Gateway:
         self._open()
         self._perform(self._machine.start(self._loop.time()))
 
+    def end(self) -> None:
+        """This process was told to end: answers are awaited, but no other broker."""
+        self._perform(self._machine.end())
+
     async def close(self) -> None:
         """Answer what waits with a 503 and disconnect. Safe to call twice and before `start`."""
         if self._closed:

@@ -20,7 +20,7 @@ import resource
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gunicorn.asgi.parser import InvalidHeader
+from gunicorn.asgi.parser import InvalidHeader, UnsupportedTransferCoding
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
@@ -102,6 +102,7 @@ class GuardedWorker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn has no 
         """Stop accepting, answer what was accepted, end."""
         for connection in list(self.waiting):
             connection.dismiss()
+        self.asgi.service.gateway.end()
         await super()._shutdown()
 
 
@@ -146,6 +147,9 @@ class GuardedProtocol(ASGIProtocol):  # type: ignore[misc]  # gunicorn has no ty
         parser: Any = self._callback_parser
         if parser.http_version >= (1, 1) and not any(name == b"host" for name, _ in parser.headers):
             raise InvalidHeader("Host is missing")  # RFC 9112 section 3.2
+        for name, value in parser.headers:
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise UnsupportedTransferCoding(value.decode("latin-1"))  # gunicorn would pass it on as it is
         skip_body = super()._on_headers_complete()
         self.worker.waiting.pop(self, None)
         self._at_leisure()

@@ -14,6 +14,8 @@ Rules (time is an argument, `Inflight.next_wake` says when to call `tick`):
   its deadline.
 - Every request is settled exactly once: by its answer, by `cancel`, or `MARGIN_S` after its deadline.
   Whatever comes for a request that is not waiting is dropped and counted.
+- A frontend that ends (`end`) waits for answers, but not for another broker: once the link is down, what still
+  waits is settled.
 - While the link is not up the socket is opened anew every `REOPEN_S`, so that what piled up in it does
   not reach the next broker.
 
@@ -108,6 +110,7 @@ class Inflight:
         self._next_reopen = NEVER
         self._next_expiry = NEVER
         self._unanswered_since: float | None = None
+        self._ending = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -196,6 +199,7 @@ class Inflight:
             self._link, self._next_reopen = "down", now + REOPEN_S
             self.counts.put_back()
             self._look()
+            actions += self._without_broker()
         if now >= self._next_reopen and self._link != "up":
             self._next_reopen = now + REOPEN_S
             actions.append(Reopen())
@@ -204,6 +208,11 @@ class Inflight:
         if now >= self._next_expiry:
             actions += self._expire(now)
         return actions
+
+    def end(self) -> list[Action]:
+        """This frontend was told to end; what it has may still be answered."""
+        self._ending = True
+        return self._without_broker()
 
     def stop(self) -> list[Action]:
         """This frontend ends: every waiting request is answered now."""
@@ -225,6 +234,13 @@ class Inflight:
         assert (self._link == "new") == (self._session == 0)
 
     # Inside
+
+    def _without_broker(self) -> list[Action]:
+        """When this frontend ends and there is no broker, nobody is left to wait for one."""
+        if not self._ending or self._link == "up":
+            return []
+        error = Unavailable("the broker is gone, and this frontend is shutting down", retry_after_s=1.0)
+        return [a for request_id in list(self._waiting) for a in self._settle(request_id, error)]
 
     def _silent_at(self) -> float:
         """When the link is given up unless the broker answers before."""

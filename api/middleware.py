@@ -86,7 +86,7 @@ class Edge:
         # ASGI allows any iterables here, so also such as can be read only once.
         pairs = [(name, value) for name, value in scope["headers"]]
         headers = dict(pairs)
-        scope = {**scope, "headers": pairs}
+        scope = {**scope, **_origin_form(scope), "headers": pairs}
         call = scope[SCOPE_KEY] = open_call(scope, self._trusted)
         feed = BodyFeed(receive)
         outlet = _Outlet(call, send, self._cors.headers(headers))
@@ -159,6 +159,14 @@ class _Outlet:
         """A whole answer."""
         await self({"type": "http.response.start", "status": status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """Path without scheme and host, which a client may name in the request line (RFC 9112, section 3.2.2)."""
+    if not scope["path"].startswith(("http://", "https://")):
+        return {}
+    path, raw = (scope[key].partition(sep)[2] for key, sep in (("path", "://"), ("raw_path", b"://")))
+    return {"path": "/" + path.partition("/")[2], "raw_path": b"/" + raw.partition(b"/")[2]}
 
 
 def _log(call: Call) -> None:

@@ -25,7 +25,8 @@ from hailo_clip.shared import messages as m
 from hailo_clip.workers.watch import Watch
 
 JOIN_AGAIN_S = 1.0
-LEAVE_S = 5.0
+LEAVE_S = 1.0
+"""How long the broker has to answer a farewell; less than a supervisor in a hurry waits."""
 
 
 class Phase(Enum):

@@ -79,6 +79,11 @@ FRAMING: list[tuple[bytes, int, str]] = [
     (POST + b"Transfer-Encoding: chunked, identity\r\n\r\n", 400, "Malformed HTTP request: "),
     (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n", 400, "Malformed HTTP request: Stacked chunked"),
     (POST + b"Transfer-Encoding: identity\r\n\r\n", 400, "Malformed HTTP request: "),
+    (
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        501,
+        "The transfer coding 'gzip, chunked' is not supported",
+    ),
     (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400, "Malformed HTTP request: "),
     (POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400, "Malformed HTTP request: "),
     (
@@ -123,6 +128,17 @@ def test_one_refusal_and_nothing_else(served: Served, data: bytes, code: int, me
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert len(served.broker.submits) == before
     assert not [line for line in served.logged() if line["message"].endswith("/v1/hidden")]
+
+
+def test_the_request_line_may_name_the_whole_url(served: Served) -> None:
+    with served.peer() as peer:
+        for target in ("http://x/livez", "https://x:5000/livez?verbose=1"):
+            peer.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert peer.answer().code == 200
+        peer.send(b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert peer.answer().code == 404
+    eventually_logged = [line["message"] for line in served.logged()]
+    assert not [message for message in eventually_logged if "http://x/" in message]
 
 
 @pytest.mark.parametrize("pipelined", [False, True])

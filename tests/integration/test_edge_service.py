@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,19 @@ def code(peer: Peer, key: str) -> int:
 
 def logged(service: RunningService) -> list[dict[str, Any]]:
     return [json.loads(line) for line in service.log.read_text().splitlines()]
+
+
+def test_who_waits_when_the_service_is_killed_outright_hears_of_it_soon(start: Start) -> None:
+    service = start()
+    os.kill(service.children()["worker-0"], signal.SIGSTOP)
+    with Peer(service.port) as peer:
+        peer.post({"text": "a cat"})
+        time.sleep(0.3)
+        began = time.monotonic()
+        service.process.kill()
+        answer = peer.answer()
+    assert answer.code == 503
+    assert time.monotonic() - began < 12
 
 
 def test_keys_come_and_go_while_connections_stay(start: Start, tmp_path: Path) -> None:

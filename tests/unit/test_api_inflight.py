@@ -309,6 +309,38 @@ def test_the_socket_is_opened_anew_while_nobody_answers() -> None:
     assert reopened == [REOPEN_S, 2 * REOPEN_S, 3 * REOPEN_S]
 
 
+GONE = "the broker is gone, and this frontend is shutting down"
+
+
+def test_a_frontend_that_ends_awaits_answers_of_a_broker_that_lives() -> None:
+    inflight = ready()
+    request_id, _ = inflight.submit(0.0, 30.0, WANTED)
+    assert inflight.end() == []
+    assert settled(inflight.received(1.0, reply(request_id))) == {request_id: reply(request_id)}
+
+
+def test_a_frontend_that_ends_does_not_wait_for_another_broker() -> None:
+    inflight = ready()
+    request_id, _ = inflight.submit(0.0, 30.0, WANTED)
+    inflight.end()
+    actions: list[Action] = []
+    while inflight.health.status != "unhealthy":
+        actions = inflight.tick(inflight.next_wake())
+    outcome = settled(actions)[request_id]
+    assert isinstance(outcome, Unavailable)
+    assert outcome.message == GONE
+    inflight.validate()
+
+
+def test_a_frontend_without_a_broker_that_is_told_to_end_settles_at_once() -> None:
+    inflight = ready()
+    request_id, _ = inflight.submit(0.0, 30.0, WANTED)
+    silence(inflight, 0.0)
+    outcome = settled(inflight.end())[request_id]
+    assert isinstance(outcome, Unavailable)
+    assert outcome.message == GONE
+
+
 def test_stop_settles_everything() -> None:
     inflight = ready()
     request_id, _ = inflight.submit(0.0, 30.0, WANTED)
