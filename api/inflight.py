@@ -14,8 +14,8 @@ Rules (time is an argument, `Inflight.next_wake` says when to call `tick`):
   its deadline.
 - Every request is settled exactly once: by its answer, by `cancel`, or `MARGIN_S` after its deadline.
   Whatever comes for a request that is not waiting is dropped and counted.
-- A frontend that ends (`end`) waits for answers, but not for another broker: once the link is down, what still
-  waits is settled.
+- A frontend that ends (`end`) waits for answers, but not for another broker: once the link is down, what
+  still waits is settled.
 - While the link is not up the socket is opened anew every `REOPEN_S`, so that what piled up in it does
   not reach the next broker.
 
