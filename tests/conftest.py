@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The suite tries the same examples each time, so that a change is to blame when it fails; the soaks new ones.
+settings.register_profile("suite", derandomize=True)
+settings.load_profile(
+    "default" if {"HAILO_CLIP_SOAK", "HAILO_CLIP_HISTORIES"} & os.environ.keys() else "suite"
+)
 
 ROOT = Path(__file__).parent.parent
 GENERIC = ("shared", "broker", "workers", "api", "ops")

@@ -72,6 +72,7 @@ def test_keys_come_and_go_while_connections_stay(start: Start, tmp_path: Path) -
     door, _ = editing.create(file, "door", "cameras", None, False)
     service = start(HAILO_CLIP__AUTH__KEYS_FILE=str(file), HAILO_CLIP__SERVER__PROCESSES="2")
     api = psutil.Process(service.children()["api"])
+    eventually(lambda: len(api.children()) == 2)
     frontends = {child.pid for child in api.children()}
     with Peer(service.port) as kept:
         assert (code(kept, door), code(kept, "hc_x")) == (200, 401)

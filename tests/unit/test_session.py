@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -608,8 +609,11 @@ class Fuzz(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(MESSAGES)), current=st.sampled_from([True, True, True, False]))
     def hears(self, name: str, current: bool) -> None:
-        epoch = self.rig.epoch if current else min(self.epochs)
-        self.rig.hears(MESSAGES[name](epoch))
+        message = MESSAGES[name](self.rig.epoch if current else min(self.epochs))
+        if isinstance(message, m.Batch):
+            self.number += 1
+            message = replace(message, batch_id=self.number)  # a broker numbers each anew
+        self.rig.hears(message)
 
     @rule(times=st.integers(1, 3))
     def works(self, times: int) -> None:
