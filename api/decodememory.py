@@ -18,7 +18,7 @@ _BYTES_A_PIXEL = {"JPEG": 6, "WEBP": 19}
 _BYTES_A_PIXEL_ELSE = 12
 """Peak memory by format, measured with pictures of 7000 x 7000: progressive JPEG, WebP and PNG with alpha."""
 
-_TRIM_BYTES = 64 << 20
+_TRIM_BYTES = 160 << 20
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 

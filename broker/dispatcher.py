@@ -7,8 +7,8 @@ batch is made in the fair order of that moment. So a device never waits for comp
 batches are full. When several devices are idle, what waits is split between them.
 
 No device time goes to what can't be answered in time: items whose deadline comes before the batch to be
-staged should be done are answered 504 when it is their turn. They are the last of a burst, and whoever came
-after them would be late as well. `docs/broker.md` has numbers.
+staged should be done are answered 504 when it is their turn. They are the last of a burst, and would make
+those behind them late as well. `docs/broker.md` has numbers.
 
 Items of a lost batch go first. Those that were running when their worker was lost (suspects) run alone, also
 in time: on an idle device, and nothing else goes to the worker meanwhile. A worker may die of a batch before
