@@ -6,14 +6,12 @@ and of the prompt cache are written by threads of their own (labelfiles.py, cach
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import math
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,7 +34,7 @@ from hailo_clip.shared.codec import (
 )
 from hailo_clip.shared.config import Config, backend_endpoint, frontend_endpoint, run_dir, state_dir
 from hailo_clip.shared.curve import clients_alone
-from hailo_clip.shared.errors import SetupError
+from hailo_clip.shared.lock import only_one
 from hailo_clip.shared.messages import Buffer, Control, Message, Status
 from hailo_clip.shared.models import models_dir, open_model, resolve_encoder
 from hailo_clip.shared.sockets import backend_router, frontend_router, receive_from, send_to
@@ -66,7 +64,10 @@ def run_broker(config: Config) -> int:
     directory = state_dir(config) / LABELS if config.labels.persist else None
     labels = LabelFiles(scheduler.labels, directory, scheduler.metrics)
     labels.load()
-    with _only_broker(config), zmq.Context() as context, clients_alone(context, config):
+    # A second broker would take its sockets' places, and leave nobody there when it ends.
+    taken = f"another broker serves in {run_dir(config)}; choose another place with --run-dir"
+    lock = only_one(run_dir(config) / LOCK, taken)
+    with lock, zmq.Context() as context, clients_alone(context, config):
         frontend, backend = frontend_router(context, config), backend_router(context, config)
         shell = Shell(scheduler, frontend, backend, cache, labels)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -225,23 +226,6 @@ class Shell:
         if self._probes and self._clock() >= self._probes[0]:
             self._probes.pop(0)
             self._scheduler.workforce.probe()
-
-
-@contextlib.contextmanager
-def _only_broker(config: Config) -> Iterator[None]:
-    """Hold the run directory's lock: a second broker would take its sockets' places and leave nobody there.
-
-    The kernel lets go of it when this process is gone. Raises `SetupError`.
-    """
-    directory = run_dir(config)
-    with (directory / LOCK).open("a") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"another broker serves in {directory}; choose another place with --run-dir"
-            ) from None
-        yield
 
 
 def _path(value: str | Path | None) -> Path | None:

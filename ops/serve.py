@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import fcntl
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from hailo_clip.ops.devices import scan
@@ -18,6 +16,7 @@ from hailo_clip.ops.lifecycle import Child, Pool
 from hailo_clip.ops.supervisor import Supervisor, reachable
 from hailo_clip.shared.config import Config, Server, dump_config, run_dir, state_dir
 from hailo_clip.shared.errors import SetupError
+from hailo_clip.shared.lock import only_one
 from hailo_clip.shared.logs import setup_logs
 from hailo_clip.shared.models import DEMO, installed, models_dir, open_model, resolve_encoder
 from hailo_clip.workers.catalog import spread
@@ -42,7 +41,8 @@ def serve(config: Config, environ: Mapping[str, str] | None = None) -> int:
     setup_logs(config.log, "serve")
     resolved = resolve(config)
     directory = _check_places(resolved)
-    with _only_one(directory):
+    taken = f"another `hailo-clip serve` uses the run directory {directory}; choose one with --run-dir"
+    with only_one(directory / LOCK_NAME, taken):
         file = write_config(resolved, directory)
         log.info("starting", extra={"model": resolved.model.name, "encoder": resolved.model.encoder})
         return Supervisor(
@@ -147,19 +147,6 @@ def _check_places(config: Config) -> Path:
     check_port(config.server)
     state_dir(config)
     return run_dir(config)
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Hold the run directory's lock; the kernel lets go of it when this process is gone."""
-    with (directory / LOCK_NAME).open("a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SetupError(
-                f"another `hailo-clip serve` uses the run directory {directory}; choose one with --run-dir"
-            ) from None
-        yield
 
 
 def _build_demo(directory: Path) -> None:
