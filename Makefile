@@ -11,7 +11,7 @@ ARGS   ?=
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml api/_resample.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -44,7 +44,7 @@ bench: $(STAMP)  ## the whole service: rates, latency, CPU, memory, plots into d
 	$(BIN)/hailo-clip bench --suite --plots docs $(ARGS)
 
 PEERS := .venv-peers
-$(PEERS)/.installed: pyproject.toml
+$(PEERS)/.installed: pyproject.toml api/_resample.c
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable . \
 	  'mosec>=0.9.8,<0.10' 'litserve>=0.2.19,<0.3' 'flask>=3.1,<4'

@@ -6,11 +6,13 @@ bicubic so that the short side is the model's size, crop the centre square. This
 
 - libjpeg decodes a JPEG at 1/2, 1/4 or 1/8 of its size (`_OVERSAMPLING` says how small);
 - only the square that the crop keeps is resized, straight to its final size;
-- large pictures of other formats are first averaged down by whole numbers (`_REDUCING_GAP`);
+- large pictures of other formats are first averaged down by whole numbers, and the resize is one with vector
+  instructions (resample.py);
 - orientation is applied, and alpha laid over white, after resizing: a bicubic resize commutes with both.
 
 Copies: the file is read in place, unless metadata is cut out of it (one copy); Pillow decodes into memory of
-its own; the result is copied once out of the small picture. Pillow lets other threads run while it decodes
+its own; the result is made in place or copied once out of the small
+picture. Pillow lets other threads run while it decodes
 and resizes.
 """
 
@@ -26,18 +28,16 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  (the plug
 from hailo_clip.api.base64image import decode_base64_image
 from hailo_clip.api.decodememory import DecodeMemory, decoding_bytes
 from hailo_clip.api.imageheader import BadImage, Header, read_header
+from hailo_clip.api.resample import Box, bicubic
 from hailo_clip.shared.errors import ClientError
 
 __all__ = ["ImageLimits", "Pixels", "decode_base64_image", "decode_image"]
 
 Pixels = npt.NDArray[np.uint8]
-Box = tuple[float, float, float, float]
-
 Image.preinit()  # the plugins of the other formats: no request is to wait for an import
 Image.MAX_IMAGE_PIXELS = None  # ours is the check that counts, on the header and with an error of its own
 
 _OVERSAMPLING = 1.75  # a JPEG is decoded no smaller than this many times the final size
-_REDUCING_GAP = 3.0  # pictures are averaged down no further than to this many times the final size
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -100,9 +100,12 @@ def _decode(data: bytes, size: int, limits: ImageLimits, memory: DecodeMemory) -
 def _pixels(header: Header, size: int) -> Pixels:
     picture, scale = _load(header, size)
     box = _crop_box(header, picture, scale, size)
-    small = picture.resize((size, size), Image.Resampling.BICUBIC, box, _REDUCING_GAP)
+    small = bicubic(picture, size, box)
     if header.orientation != 1:
+        small = small if isinstance(small, Image.Image) else Image.fromarray(small)
         small = small.transpose(_TURNS[header.orientation])
+    if not isinstance(small, Image.Image):
+        return small
     return _over_white(small) if small.mode in ("La", "RGBa") else np.asarray(small.convert("RGB"))
 
 

@@ -134,7 +134,8 @@ class Intake:
         data = picture.data
         if data is None:
             data = decode_base64_image(picture.base64 or "", picture.field)
-        return decode_image(data, self._size, picture.field, memory=self._memory).tobytes()
+        pixels = decode_image(data, self._size, picture.field, memory=self._memory)
+        return pixels.reshape(-1).data
 
     def _tokenise(self, texts: Sequence[str]) -> dict[str, bytes]:
         return {text: self._tokenizer.encode(text).astype("<i4", copy=False).tobytes() for text in texts}

@@ -33,6 +33,7 @@ def examine(
         yield problem("config", fault, "hailo-clip config --reference tells what is allowed")
     needed = needs_hailo(config, here)
     yield from doctor_python.python()
+    yield from doctor_python.resize()
     yield from doctor_python.encoders(needed)
     found: list[Finding] = []
     if importlib.util.find_spec("hailo_platform") is not None:

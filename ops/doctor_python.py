@@ -57,6 +57,18 @@ def encoders(needs_hailo: bool) -> Iterator[Finding]:
         )
 
 
+def resize() -> Iterator[Finding]:
+    """Whether the part that needs a compiler was installed."""
+    if importlib.util.find_spec("hailo_clip.api._resample") is not None:
+        yield ok("resize", "images are resized with vector instructions")
+    else:
+        yield warning(
+            "resize",
+            "Pillow resizes the images, which takes three times as long: there was no compiler to build with",
+            "sudo apt install gcc python3-dev, then: pip install --force-reinstall --no-deps .",
+        )
+
+
 def hailort_fix() -> str:
     """How to get `hailo_platform`; a venv that hides the system's packages is told apart."""
     if hidden_by_venv():

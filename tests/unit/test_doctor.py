@@ -175,6 +175,16 @@ def test_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
+def test_a_package_installed_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> None:
+        assert name == "hailo_clip.api._resample"
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    (found,) = doctor_python.resize()
+    assert found.level is Level.WARNING
+    assert found.fix.startswith("sudo apt install gcc python3-dev")
+
+
 def test_hailort_is_missing_where_there_is_a_device(pi: FakePi, place: Path) -> None:
     found = examined(pi.whole())
     assert found["hailort"].level is Level.PROBLEM
