@@ -25,7 +25,7 @@ from hailo_clip.shared.errors import Draining, HailoClipError, ServiceError
 from hailo_clip.shared.label_messages import LabelRequest, Labels
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Cancel, Control, Kind, Ping, Reply, Status, Submit
-from hailo_clip.shared.sockets import frontend_dealer, receive
+from hailo_clip.shared.sockets import frontend_dealer, has_more, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -200,11 +200,9 @@ class Gateway:
         if self._closed:
             return
         for _ in range(READS_AT_ONCE):
-            try:
-                frames = receive(self._socket)
-            except zmq.Again:
+            if not has_more(self._socket):
                 return
-            self._received(frames)
+            self._received(receive(self._socket))
         self._loop.call_soon(self._read)
 
     def _received(self, frames: list[zmq.Frame]) -> None:
@@ -243,12 +241,12 @@ class Gateway:
 
     def _send(self, message: Request | Cancel | Ping | Control) -> None:
         try:
-            self._socket.send_multipart(encode(message), zmq.NOBLOCK)
+            send(self._socket, encode(message))
         except zmq.Again:
             if not isinstance(message, Cancel | Ping | Control):
                 self._perform(self._machine.unsendable(message.request_id))
             return
-        if int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if has_more(self._socket):
             self._loop.call_soon(self._read)
 
     def _set_timer(self) -> None:

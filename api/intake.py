@@ -91,6 +91,8 @@ class Intake:
         return inputs
 
     async def _together(self, pictures: Sequence[Picture], asker: Asker) -> list[Buffer | ClientError]:
+        if len(pictures) == 1:  # as most often: no task is needed
+            return [await self._image(pictures[0], asker)]
         tasks = [asyncio.ensure_future(self._image(picture, asker)) for picture in pictures]
         try:
             return await asyncio.gather(*tasks)

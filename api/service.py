@@ -140,11 +140,10 @@ class Service:
             image if isinstance(image, ClientError) else None for image in images
         ]
         good = [i for i, fault in enumerate(image_faults) if fault is None]
-        image_rows = np.zeros((len(images), self.manifest.dimension), dtype=np.float32)
         if images and not good:  # no text is of use without an image
             call.account("decode")
-            none = np.zeros((len(texts), self.manifest.dimension), dtype=np.float32)
-            return Embedded(image_rows, none, tuple(image_faults), (None,) * len(texts))
+            none = self._no_rows(len(images)), self._no_rows(len(texts))
+            return Embedded(*none, tuple(image_faults), (None,) * len(texts))
         ids = await self.intake.prompts(texts, self._asker(call))
         place = {unique: len(good) + i for i, unique in enumerate(dict.fromkeys(ids))}
         items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, images[i]) for i in good]
@@ -152,13 +151,20 @@ class Service:
         call.account("decode")
         with self._noting_refusals(call):
             rows, faults = await self._run(call, items)
-        image_rows[good] = rows[: len(good)]
+        image_rows = rows[: len(good)]
+        if len(good) < len(images):
+            image_rows = self._no_rows(len(images))
+            image_rows[good] = rows[: len(good)]
         for i, fault in zip(good, faults, strict=False):
             image_faults[i] = fault
         order = [place[i] for i in ids]
         text_faults = tuple(faults[i] for i in order)
         tokens = sum(map(len, ids)) // TOKEN_BYTES
-        return Embedded(image_rows, rows[order], tuple(image_faults), text_faults, tokens)
+        text_rows = rows[order] if order else self._no_rows(0)
+        return Embedded(image_rows, text_rows, tuple(image_faults), text_faults, tokens)
+
+    def _no_rows(self, count: int) -> Embeddings:
+        return np.zeros((count, self.manifest.dimension), dtype=np.float32)
 
     async def _body(self, req: falcon.asgi.Request, call: Call, files: bool) -> tuple[MediaKind, bytes]:
         """The body's kind and bytes, when nothing known before it forbids to read it."""
@@ -192,7 +198,7 @@ class Service:
         call.fingerprint = self.gateway.health.fingerprint
         require_fingerprint(call.required_fingerprint, call.fingerprint)
         if not items:
-            return np.empty((0, self.manifest.dimension), dtype=np.float32), ()
+            return self._no_rows(0), ()
         call.items += len(items)
         answer = await self.gateway.submit(
             items,

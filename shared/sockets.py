@@ -26,10 +26,12 @@ UNSENT_BY_WORKER = 100
 MAX_FRAME_BYTES = 64 << 20
 """Largest frame a peer may send; a larger one closes its connection."""
 
-# pyzmq's own method, without the Python wrapper that sorts out socket types which we don't use.
+# pyzmq's own methods, without the Python wrappers that sort out types which we don't use.
 _send = zmq.backend.Socket.send
+_get = zmq.backend.Socket.get
 _NOW = int(zmq.NOBLOCK)
 _NOW_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 
 def frontend_router(context: zmq.Context[zmq.Socket[bytes]], config: Config) -> zmq.Socket[bytes]:
@@ -76,6 +78,22 @@ def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
         frame = socket.recv(_NOW, copy=False)
         frames.append(frame)
     return frames
+
+
+def has_more(socket: zmq.Socket[bytes]) -> bool:
+    """Whether another message has arrived."""
+    return bool(int(_get(socket, _EVENTS)) & _POLLIN)
+
+
+def send(dealer: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
+    """Send `frames` through a DEALER. Never blocks; the frames may be changed afterwards.
+
+    Raises:
+        zmq.Again: the peer has not taken a great many messages, or is not there.
+    """
+    for frame in frames[:-1]:
+        _send(dealer, frame, _NOW_MORE)
+    _send(dealer, frames[-1], _NOW)
 
 
 def send_to(router: zmq.Socket[bytes], peer: bytes, frames: Sequence[Buffer]) -> None:

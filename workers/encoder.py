@@ -81,7 +81,7 @@ class PipelinedEncoder(Encoder, Protocol):
     device goes from one to the next without a pause. Both and `Pending.result` are called by one thread;
     `done` is called once, from any thread, when `result` need not wait any more. It must be quick. It is
     not called when the submit raised, and may never be called when the device hangs: then `deadline` says
-    when to stop waiting. Use `pipeline.submit`, which works with any encoder.
+    when to stop waiting. Use `pipeline.Pipeline`, which works with any encoder.
     """
 
     @property

@@ -21,7 +21,7 @@ from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Batch, Kind, Result
 from hailo_clip.shared.models import is_emulated, verify_files
 from hailo_clip.workers.encoder import Encoder, Pending
-from hailo_clip.workers.pipeline import Finished, Inputs, submit
+from hailo_clip.workers.pipeline import Finished, Inputs, Pipeline
 from hailo_clip.workers.proof import Proof, prove
 from hailo_clip.workers.session import ExitCode
 
@@ -70,6 +70,8 @@ def unpack(batch: Batch, image_size: int) -> Inputs:
     """
     if batch.kind == Kind.TEXT:
         return [np.frombuffer(frame, np.int32) for frame in batch.frames]
+    if len(batch.frames) == 1:  # nothing to put together, so nothing is copied
+        return np.frombuffer(batch.frames[0], np.uint8).reshape(1, image_size, image_size, 3)
     images = np.empty((len(batch.frames), image_size, image_size, 3), np.uint8)
     for image, frame in zip(images, batch.frames, strict=True):
         image[:] = np.frombuffer(frame, np.uint8).reshape(image.shape)
@@ -81,6 +83,7 @@ class Engine:
 
     def __init__(self, encoder: Encoder, manifest: Manifest) -> None:
         self._encoder = encoder
+        self._pipeline = Pipeline(encoder)
         self._manifest = manifest
         self._work: queue.SimpleQueue[_Flight | _Wish] = queue.SimpleQueue()
         self._flying: list[_Flight] = []
@@ -159,7 +162,7 @@ class Engine:
     def _launch(self, flight: _Flight) -> None:
         self._flying.append(flight)
         try:
-            flight.pending = submit(self._encoder, flight.inputs, lambda: self._work.put(flight))
+            flight.pending = self._pipeline.submit(flight.inputs, lambda: self._work.put(flight))
         except EncoderError as e:
             self._failed(flight, e)
             return

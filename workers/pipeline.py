@@ -26,30 +26,44 @@ class Finished:
         return self.embeddings
 
 
-def depth(encoder: Encoder) -> int:
-    """Most batches worth handing over at a time: 1 unless the encoder overlaps them."""
-    return encoder.depth if isinstance(encoder, PipelinedEncoder) else 1
-
-
-def submit(encoder: Encoder, inputs: Inputs, done: Callable[[], None]) -> Pending:
-    """Hand a batch over; an encoder that can't overlap batches encodes it before this returns.
+class Pipeline:
+    """Hands batches to an encoder.
 
     Args:
-        encoder: any, loaded.
-        inputs: uint8 ``[n, H, W, 3]``, or n prompts as int32 ids; 1 <= n <= max_batch.
-        done: called once, from any thread, when the result is there (see `PipelinedEncoder`).
-
-    Raises:
-        EncoderError: the batch was not taken, or failed; `done` is not called.
+        encoder: any; to be loaded before it gets a batch.
     """
-    if isinstance(encoder, PipelinedEncoder):
-        return (
-            encoder.submit_images(inputs, done)
-            if isinstance(inputs, np.ndarray)
-            else encoder.submit_tokens(inputs, done)
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        # Asked once: Python looks at every member of a protocol, each time.
+        self._overlaps = encoder if isinstance(encoder, PipelinedEncoder) else None
+
+    @property
+    def depth(self) -> int:
+        """Most batches worth handing over at a time: 1 unless the encoder overlaps them."""
+        return self._overlaps.depth if self._overlaps is not None else 1
+
+    def submit(self, inputs: Inputs, done: Callable[[], None]) -> Pending:
+        """Hand a batch over; an encoder that can't overlap batches encodes it before this returns.
+
+        Args:
+            inputs: uint8 ``[n, H, W, 3]``, or n prompts as int32 ids; 1 <= n <= max_batch.
+            done: called once, from any thread, when the result is there (see `PipelinedEncoder`).
+
+        Raises:
+            EncoderError: the batch was not taken, or failed; `done` is not called.
+        """
+        if self._overlaps is not None:
+            return (
+                self._overlaps.submit_images(inputs, done)
+                if isinstance(inputs, np.ndarray)
+                else self._overlaps.submit_tokens(inputs, done)
+            )
+        encoder = self._encoder
+        started = time.monotonic()
+        rows = (
+            encoder.encode_images(inputs) if isinstance(inputs, np.ndarray) else encoder.encode_tokens(inputs)
         )
-    started = time.monotonic()
-    rows = encoder.encode_images(inputs) if isinstance(inputs, np.ndarray) else encoder.encode_tokens(inputs)
-    ended = time.monotonic()
-    done()
-    return Finished(rows, ended - started, ended)
+        ended = time.monotonic()
+        done()
+        return Finished(rows, ended - started, ended)

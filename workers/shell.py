@@ -24,7 +24,7 @@ from hailo_clip.shared.config import Config, run_dir, state_dir
 from hailo_clip.shared.errors import EncoderError
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.models import models_dir, open_model, resolve_encoder
-from hailo_clip.shared.sockets import backend_dealer, receive
+from hailo_clip.shared.sockets import backend_dealer, has_more, receive, send
 from hailo_clip.workers.catalog import devices_of, make_encoder, spread
 from hailo_clip.workers.engine import Broken, Engine, Loaded, Outcome, unpack
 from hailo_clip.workers.session import Encode, Exit, ExitCode, RunCanary, Say, Session
@@ -155,6 +155,8 @@ class Shell:
                 self._session.received(now, decode_to_worker(frames))
             except ProtocolError as e:
                 log.warning("malformed message dropped", extra={"why": str(e)})
+            if not has_more(self._dealer):
+                return
 
     def _outcome(self, now: float, outcome: Outcome) -> None:
         match outcome:
@@ -185,7 +187,7 @@ class Shell:
         The session says hello again every second, and what was said to a broker before is fenced.
         """
         with contextlib.suppress(zmq.Again):
-            self._dealer.send_multipart(encode(message), zmq.NOBLOCK, copy=False)
+            send(self._dealer, encode(message))
 
     def _encode(self, batch: m.Batch) -> None:
         try:

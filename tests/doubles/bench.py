@@ -26,7 +26,7 @@ from hailo_clip.shared.messages import Kind
 from hailo_clip.shared.models import DEFAULT
 from hailo_clip.workers.catalog import make_encoder, spread
 from hailo_clip.workers.encoder import Pending
-from hailo_clip.workers.pipeline import Inputs, depth, submit
+from hailo_clip.workers.pipeline import Inputs, Pipeline
 from hailo_clip.workers.timing import service_time
 from tests.doubles.hailo_double import FIRST, SECOND, environment
 from tests.doubles.tiny_clip import build_package, make_tiny_clip, random_images, random_prompt
@@ -86,14 +86,15 @@ def work(
     encoder = make_encoder(open_model("tiny", home), "hailo", device, BATCH, run_dir=home)
     encoder.load()
     inputs: Inputs = random_images(BATCH, 288) if kind is Kind.IMAGE else [random_prompt(9, 2000)] * BATCH
-    most = depth(encoder) if ahead else 1
+    pipeline = Pipeline(encoder)
+    most = pipeline.depth if ahead else 1
     done: queue.SimpleQueue[None] = queue.SimpleQueue()
     under_way: deque[Pending] = deque()
     start.wait()
     began, items = time.monotonic(), 0
     while time.monotonic() < began + seconds:
         while len(under_way) < most:
-            under_way.append(submit(encoder, inputs, lambda: done.put(None)))
+            under_way.append(pipeline.submit(inputs, lambda: done.put(None)))
         done.get(timeout=30)
         assert np.isfinite(under_way.popleft().result()).all()
         items += BATCH

@@ -20,7 +20,7 @@ from hailo_clip.workers.clip_text import Floats
 from hailo_clip.workers.encoder import PipelinedEncoder
 from hailo_clip.workers.hailo import LOG_VARIABLE, HailoEncoder
 from hailo_clip.workers.hailo_status import HefUnfit, SetupFault
-from hailo_clip.workers.pipeline import depth, submit
+from hailo_clip.workers.pipeline import Pipeline
 from tests.doubles.hailo_double import FIRST, Double, install
 from tests.doubles.hailo_platform._hef import Stream, load_hef, save_hef
 from tests.doubles.tiny_clip import (
@@ -132,12 +132,12 @@ def test_any_encoder_takes_a_batch_by_submit(tmp_path: Path, encoder: HailoEncod
     onnx = make_encoder(build_package(tmp_path, CLIP, "two"), "onnx", "cpu", 8, run_dir=tmp_path)
     onnx.load()
     images, prompts = random_images(2, CLIP.size), [random_prompt(5)]
-    assert (depth(encoder), depth(onnx)) == (2, 1)
+    assert (Pipeline(encoder).depth, Pipeline(onnx).depth) == (2, 1)
     assert isinstance(encoder, PipelinedEncoder)
     for each in (encoder, onnx):
         done: list[bool] = []
-        pictures = submit(each, images, lambda told=done: told.append(True))  # type: ignore[misc]
-        words = submit(each, prompts, lambda told=done: told.append(True))  # type: ignore[misc]
+        pictures = Pipeline(each).submit(images, lambda told=done: told.append(True))  # type: ignore[misc]
+        words = Pipeline(each).submit(prompts, lambda told=done: told.append(True))  # type: ignore[misc]
         assert lowest(pictures.result(), image_truth(images)) >= 0.99999
         assert lowest(words.result(), text_truth(prompts)) >= 0.99999
         assert done == [True, True]
