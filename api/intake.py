@@ -113,6 +113,8 @@ class Intake:
             QueueFull: too many jobs wait.
             DeadlineExceeded: the turn of these did not come in time.
         """
+        if not texts:
+            return []
         ids = {text: self._ids.get(text) for text in texts}
         missing = [text for text, known in ids.items() if known is None]
         if sum(map(len, missing)) <= INLINE_CHARACTERS:
