@@ -74,4 +74,4 @@ bench-encoder: $(STAMP)  ## how busy the Hailo encoder keeps one and two devices
 	$(BIN)/python -m tests.doubles.bench $(ARGS)
 
 clean:  ## remove the venv and caches
-	rm -rf $(VENV) $(PEERS) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf api/_resample.*.so $(VENV) $(PEERS) .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,9 +11,8 @@ bicubic so that the short side is the model's size, crop the centre square. This
 - orientation is applied, and alpha laid over white, after resizing: a bicubic resize commutes with both.
 
 Copies: the file is read in place, unless metadata is cut out of it (one copy); Pillow decodes into memory of
-its own; the result is made in place or copied once out of the small
-picture. Pillow lets other threads run while it decodes
-and resizes.
+its own; the resize reads that and writes the result, which is copied once more only where Pillow resized it.
+Other threads run while it is decoded and resized.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def decode_image(
     limits: ImageLimits = DEFAULT_LIMITS,
     memory: DecodeMemory | None = None,
 ) -> Pixels:
-    """The model's input from an image file: uint8 ``[size, size, 3]``, RGB, C order, read-only.
+    """The model's input from an image file: uint8 ``[size, size, 3]``, RGB, C order, not to be changed.
 
     Formats: JPEG (and the first picture of an MPO), PNG, WebP, GIF (first frame), BMP, TIFF (first page).
     The format is told by the bytes alone. 16-bit samples are scaled to 8; colour profiles are not applied.
@@ -101,11 +100,12 @@ def _pixels(header: Header, size: int) -> Pixels:
     picture, scale = _load(header, size)
     box = _crop_box(header, picture, scale, size)
     small = bicubic(picture, size, box)
+    if isinstance(small, np.ndarray):
+        if header.orientation == 1:
+            return small
+        small = Image.fromarray(small)
     if header.orientation != 1:
-        small = small if isinstance(small, Image.Image) else Image.fromarray(small)
         small = small.transpose(_TURNS[header.orientation])
-    if not isinstance(small, Image.Image):
-        return small
     return _over_white(small) if small.mode in ("La", "RGBa") else np.asarray(small.convert("RGB"))
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
@@ -170,14 +169,26 @@ class Intake:
         loop = asyncio.get_running_loop()
         while self._executor is not None and (job := self._turns.next()) is not None:
             work, result = self._waiting.pop(job)
-            done = functools.partial(self._done, job, result)
             # A cancelled request's job runs on; its place is free when the thread is done with it.
-            self._executor.submit(_timed, work).add_done_callback(
-                functools.partial(loop.call_soon_threadsafe, done)
-            )
+            self._executor.submit(self._run, loop, job, result, work)
 
-    def _done(self, job: Job, result: asyncio.Future[Any], outcome: Future[tuple[Any, float]]) -> None:
-        value, seconds = outcome.result()
+    def _run(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        job: Job,
+        result: asyncio.Future[Any],
+        work: Callable[[], Any],
+    ) -> None:
+        """In a thread: do the work, and tell the event loop what it gave or raised."""
+        begun = perf_counter()
+        value: Any
+        try:
+            value = work()
+        except Exception as e:  # noqa: BLE001  (whoever waits for it raises it)
+            value = e
+        loop.call_soon_threadsafe(self._done, job, result, value, perf_counter() - begun)
+
+    def _done(self, job: Job, result: asyncio.Future[Any], value: Any, seconds: float) -> None:
         self._turns.finished(job, seconds)
         self._settle(result, value)
         self._start_jobs()
@@ -200,17 +211,6 @@ async def _within(seconds: float) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise DeadlineExceeded("the request's images were not decoded before its deadline") from None
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives or raises, and the seconds that it took."""
-    begun = perf_counter()
-    value: Any
-    try:
-        value = work()
-    except Exception as e:  # noqa: BLE001  (whoever waits for it raises it)
-        value = e
-    return value, perf_counter() - begun
 
 
 def decode_threads() -> int:

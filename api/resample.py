@@ -1,13 +1,16 @@
 """Bicubic resize of a part of a picture, with vector instructions where this package was compiled.
 
-What it is measured by is Pillow's: a separable convolution whose sums are kept in fixed point and rounded to
-8 bits after each pass, rows first. (From version 13 on Pillow does some tall pictures' columns first, which
-rounds differently.) Here are its coefficients; `_resample.c` sums up. Where the compiled part is missing, or
-can't take a picture, Pillow resizes.
+What it is measured by is Pillow's: a separable convolution whose sums are kept in fixed point, and rounded
+and cut to 8 bits after each pass, rows first. From version 13 on Pillow does some tall pictures' columns
+first: the same within a level or two on photos, but not on the hard edges of drawings, where more is cut.
+Here are the coefficients; `_resample.c` sums up. Where the compiled part is missing, or can't take a
+picture, Pillow resizes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -25,6 +28,9 @@ __all__ = ["COMPILED", "Box", "bicubic"]
 
 COMPILED: ModuleType | None = _compiled
 """The compiled part; None: it is not there, and Pillow does the work."""
+
+_GAPS = os.environ.get("PILLOW_ALIGNMENT", "1") != "1"
+"""Whether Pillow may leave gaps between the rows of a picture, of which it does not always tell."""
 
 Box = tuple[float, float, float, float]
 
@@ -66,25 +72,25 @@ def bicubic(picture: Image.Image, size: int, box: Box) -> Image.Image | npt.NDAr
         uint8 ``[size, size, 3]``, read-only, if the compiled part did it, as it does with mode RGB;
         else a picture of the same mode.
     """
-    left, top, right, bottom = box
-    shrunk_first = int(max(right - left, bottom - top) / size / _REDUCING_GAP) > 1
-    if COMPILED is None or picture.mode != "RGB" or shrunk_first:
-        return _by_pillow(picture, size, box)
-    try:
-        pixels = picture.__arrow_c_array__()[1]
-    except (AttributeError, ValueError):  # a Pillow before 11.2, or a picture not in one piece
-        return _by_pillow(picture, size, box)
-    width, height = picture.size
-    x, y = axis(width, left, right, size), axis(height, top, bottom, size)
-    result: bytes = COMPILED.convolve(pixels, width, height, x.start, x.coefs, y.start, y.coefs)
-    return np.frombuffer(result, np.uint8).reshape(size, size, 3)
-
-
-def _by_pillow(picture: Image.Image, size: int, box: Box) -> Image.Image:
+    if COMPILED is not None and _taken(picture, size, box):
+        left, top, right, bottom = box
+        width, height = picture.size
+        x, y = axis(width, left, right, size), axis(height, top, bottom, size)
+        with contextlib.suppress(ValueError):  # the picture is not in one piece
+            pixels = picture.__arrow_c_array__()[1]
+            result: bytes = COMPILED.convolve(pixels, width, height, x.start, x.coefs, y.start, y.coefs)
+            return np.frombuffer(result, np.uint8).reshape(size, size, 3)
     return picture.resize((size, size), Image.Resampling.BICUBIC, box, _REDUCING_GAP)
 
 
-@lru_cache(maxsize=256)
+def _taken(picture: Image.Image, size: int, box: Box) -> bool:
+    """Whether the compiled part resizes such a picture."""
+    left, top, right, bottom = box
+    shrunk_first = int(max(right - left, bottom - top) / size / _REDUCING_GAP) > 1
+    return picture.mode == "RGB" and not shrunk_first and not _GAPS
+
+
+@lru_cache(maxsize=64)
 def axis(side: int, begin: float, end: float, size: int) -> Axis:
     """How `size` outputs are made of the inputs between `begin` and `end`, by Pillow's rules.
 

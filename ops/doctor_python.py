@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import re
@@ -59,14 +60,18 @@ def encoders(needs_hailo: bool) -> Iterator[Finding]:
 
 def resize() -> Iterator[Finding]:
     """Whether the part that needs a compiler was installed."""
-    if importlib.util.find_spec("hailo_clip.api._resample") is not None:
-        yield ok("resize", "images are resized with vector instructions")
-    else:
+    try:
+        importlib.import_module("hailo_clip.api._resample")
+    except ImportError as e:
+        there = not isinstance(e, ModuleNotFoundError)
+        why = f"the compiled part does not load ({e})" if there else "there was no compiler to build with"
         yield warning(
             "resize",
-            "Pillow resizes the images, which takes three times as long: there was no compiler to build with",
+            f"Pillow resizes the images, which takes three times as long: {why}",
             "sudo apt install gcc python3-dev, then: pip install --force-reinstall --no-deps .",
         )
+    else:
+        yield ok("resize", "images are resized with vector instructions")
 
 
 def hailort_fix() -> str:

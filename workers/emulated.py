@@ -138,8 +138,8 @@ class EmulatedEncoder:
         seconds = self._times[kind].of(len(payloads)) * self._faults.time_scale * self._faults.slow
         with self._turn.busy(seconds):
             self._misbehave(poisoned)
-            rows = [emulated_embedding(kind, p, self._manifest.dimension) for p in payloads]
-        return self._spoilt(np.stack(rows))
+            rows = np.stack([emulated_embedding(kind, p, self._manifest.dimension) for p in payloads])
+        return self._spoilt(rows)
 
     def _misbehave(self, poisoned: bool) -> None:
         """Whatever the switches want at this call, while this process has the device."""

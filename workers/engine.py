@@ -167,7 +167,7 @@ class Engine:
             self._failed(flight, e)
             return
         if isinstance(flight.pending, Finished):
-            self._land(flight)  # its announcement stands in line behind a batch that may have come meanwhile
+            self._land(flight)
 
     def _land(self, flight: _Flight) -> None:
         """Report the batch; a second announcement of the same one says nothing new."""

@@ -48,7 +48,8 @@ class Pipeline:
 
         Args:
             inputs: uint8 ``[n, H, W, 3]``, or n prompts as int32 ids; 1 <= n <= max_batch.
-            done: called once, from any thread, when the result is there (see `PipelinedEncoder`).
+            done: called once, from any thread, when the result is there (see `PipelinedEncoder`); not called
+                where it is there already, which a `Finished` says.
 
         Raises:
             EncoderError: the batch was not taken, or failed; `done` is not called.
@@ -65,5 +66,4 @@ class Pipeline:
             encoder.encode_images(inputs) if isinstance(inputs, np.ndarray) else encoder.encode_tokens(inputs)
         )
         ended = time.monotonic()
-        done()
         return Finished(rows, ended - started, ended)

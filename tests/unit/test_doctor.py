@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -175,13 +176,24 @@ def test_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_a_package_installed_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(name: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ModuleNotFoundError("No module named _resample"), "there was no compiler to build with"),
+        (ImportError("invalid ELF header"), "the compiled part does not load (invalid ELF header)"),
+    ],
+)
+def test_a_package_without_its_compiled_part(
+    monkeypatch: pytest.MonkeyPatch, error: ImportError, text: str
+) -> None:
+    def load(name: str) -> None:
         assert name == "hailo_clip.api._resample"
+        raise error
 
-    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(importlib, "import_module", load)
     (found,) = doctor_python.resize()
     assert found.level is Level.WARNING
+    assert found.text.endswith(text)
     assert found.fix.startswith("sudo apt install gcc python3-dev")
 
 
