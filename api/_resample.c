@@ -1,8 +1,9 @@
 /* Two passes of a separable resize over the pixels of a Pillow picture, with vector instructions.
 
 Pillow's own resize computes one pixel at a time. This one computes the same sums, bit for bit, on rows of
-numbers that the compiler turns into SSE4.1, AVX2 or NEON instructions: three times as fast with GCC and glibc. What each output
-pixel is made of (start, coefficients) is decided in resample.py, where it can be read; here is only the loop.
+numbers that the compiler turns into SSE4.1, AVX2 or NEON instructions: three times as fast with GCC and glibc.
+What each output pixel is made of (start, coefficients) is decided in resample.py, where it can be read; here
+is only the loop.
 
 The picture is not copied: it comes as Arrow's C data interface, which is a stable binary interface
 (https://arrow.apache.org/docs/format/CDataInterface.html). The interpreter's lock is released meanwhile. */
@@ -21,7 +22,7 @@ The picture is not copied: it comes as Arrow's C data interface, which is a stab
 
 #define ROWS 8   /* of the picture that are resized at once, side by side in memory */
 #define WIDE 32  /* columns that are resized at once: ROWS * IN_BYTES, and as many bytes in the second pass */
-#define MOST_SIDE (1 << 20)
+#define MOST_SIDE (1 << 20) /* products of two sides, bytes and all, are far from overflowing */
 #define ITEM ((Py_ssize_t)sizeof(int32_t))
 
 /* GCC makes one version for each of these and the right one is chosen when the module is loaded. */

@@ -202,7 +202,11 @@ class Gateway:
         for _ in range(READS_AT_ONCE):
             if not has_more(self._socket):
                 return
-            self._received(receive(self._socket))
+            try:
+                frames = receive(self._socket)
+            except zmq.Again:  # its connection ended in between; the timer must be set all the same
+                return
+            self._received(frames)
         self._loop.call_soon(self._read)
 
     def _received(self, frames: list[zmq.Frame]) -> None:

@@ -6,8 +6,8 @@ bicubic so that the short side is the model's size, crop the centre square. This
 
 - libjpeg decodes a JPEG at 1/2, 1/4 or 1/8 of its size (`_OVERSAMPLING` says how small);
 - only the square that the crop keeps is resized, straight to its final size;
-- large pictures of other formats are first averaged down by whole numbers, and the resize is one with vector
-  instructions (resample.py);
+- large pictures of other formats are first averaged down by whole numbers;
+- the resize uses vector instructions (resample.py);
 - orientation is applied, and alpha laid over white, after resizing: a bicubic resize commutes with both.
 
 Copies: the file is read in place, unless metadata is cut out of it (one copy); Pillow decodes into memory of
@@ -33,6 +33,7 @@ from hailo_clip.shared.errors import ClientError
 __all__ = ["ImageLimits", "Pixels", "decode_base64_image", "decode_image"]
 
 Pixels = npt.NDArray[np.uint8]
+
 Image.preinit()  # the plugins of the other formats: no request is to wait for an import
 Image.MAX_IMAGE_PIXELS = None  # ours is the check that counts, on the header and with an error of its own
 

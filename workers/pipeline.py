@@ -60,10 +60,11 @@ class Pipeline:
                 if isinstance(inputs, np.ndarray)
                 else self._overlaps.submit_tokens(inputs, done)
             )
-        encoder = self._encoder
         started = time.monotonic()
         rows = (
-            encoder.encode_images(inputs) if isinstance(inputs, np.ndarray) else encoder.encode_tokens(inputs)
+            self._encoder.encode_images(inputs)
+            if isinstance(inputs, np.ndarray)
+            else self._encoder.encode_tokens(inputs)
         )
         ended = time.monotonic()
         return Finished(rows, ended - started, ended)
