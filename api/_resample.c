@@ -1,11 +1,12 @@
-/* Two passes of a separable resize over the pixels of a Pillow picture, with vector instructions.
+/* Two passes of a separable resize over the pixels of a picture, with vector instructions.
 
 Pillow's own resize computes one pixel at a time. This one computes the same sums, bit for bit, on rows of
 numbers that the compiler turns into SSE4.1, AVX2 or NEON instructions: three times as fast with GCC and glibc.
 What each output pixel is made of (start, coefficients) is decided in resample.py, where it can be read; here
 is only the loop.
 
-The picture is not copied: it comes as Arrow's C data interface, which is a stable binary interface
+The picture is not copied. It is a buffer of three bytes a pixel, or Pillow's own memory of four, which comes
+as Arrow's C data interface, a stable binary interface
 (https://arrow.apache.org/docs/format/CDataInterface.html). The interpreter's lock is released meanwhile. */
 
 #define PY_SSIZE_T_CLEAN
@@ -17,11 +18,12 @@ The picture is not copied: it comes as Arrow's C data interface, which is a stab
 #define BITS 22
 #define HALF (1 << (BITS - 1))
 
-#define IN_BYTES 4  /* of a pixel of the picture: R, G, B and one that is not used */
-#define OUT_BYTES 3 /* of a pixel of the result */
+#define BYTES 3       /* of a pixel: R, G, B */
+#define ARROW_BYTES 4 /* of one of Pillow's: there is one more, which is not used */
+#define MOVED 4       /* of a pixel and what follows it, which is overwritten: one move instead of two */
 
-#define ROWS 8   /* of the picture that are resized at once, side by side in memory */
-#define WIDE 32  /* columns that are resized at once: ROWS * IN_BYTES, and as many bytes in the second pass */
+#define ROWS 16             /* of the picture that are resized at once, side by side in memory */
+#define WIDE (ROWS * BYTES) /* numbers that are summed up at once, in the second pass as well */
 #define MOST_SIDE (1 << 20) /* products of two sides, bytes and all, are far from overflowing */
 #define ITEM ((Py_ssize_t)sizeof(int32_t))
 
@@ -41,119 +43,157 @@ struct ArrowArray {
     void *private_data;
 };
 
+/* The pixels of a picture, of `step` bytes each. */
+struct picture {
+    const uint8_t *pixels;
+    Py_ssize_t width, height, step;
+};
+
 /* What each of `size` outputs is made of: inputs start[i] to start[i] + taps, times coefs[i * taps ...]. */
 struct axis {
     const int32_t *start, *coefs;
     Py_ssize_t size, taps;
 };
 
-static inline uint8_t level(int32_t sum)
+/* Memory of the passes. Numbers that are multiplied are kept as wide as their products: they are widened once
+and used many times. */
+struct work {
+    uint8_t *beside;  /* [columns][ROWS][BYTES]: rows of the picture, laid side by side */
+    int32_t *wide;    /* the same numbers */
+    int32_t *between; /* [taps + ROWS][outputs][BYTES]: lines that the first pass made */
+};
+
+static inline int32_t level(int32_t sum)
 {
     sum >>= BITS;
     sum = sum > 0 ? sum : 0;
-    return (uint8_t)(sum < 255 ? sum : 255);
+    return sum < 255 ? sum : 255;
 }
 
-/* The first pass for `rows` rows, at most ROWS: out[row][x] for all x, OUT_BYTES a pixel.
-
-The rows are laid side by side first (`beside`, [columns][ROWS] pixels), so that neighbours in memory get the
-same coefficient; that is what vector instructions want. */
-static inline __attribute__((always_inline)) void across_rows(const uint8_t *picture, Py_ssize_t width,
-                                                              const int rows, const struct axis axis,
-                                                              uint32_t *beside, uint8_t *out)
+/* The weighted sums of WIDE numbers and those `stride` after them, cut to 8 bits. */
+static inline __attribute__((always_inline)) void weigh(const int32_t *from, Py_ssize_t stride,
+                                                        const int32_t *coefs, Py_ssize_t taps, int32_t *levels)
 {
-    const Py_ssize_t first = axis.start[0], end = axis.start[axis.size - 1] + axis.taps;
-    for (Py_ssize_t x = first; x < end; x++)
+    for (int i = 0; i < WIDE; i++)
+        levels[i] = HALF;
+    for (Py_ssize_t tap = 0; tap < taps; tap++, from += stride)
+        for (int i = 0; i < WIDE; i++)
+            levels[i] += from[i] * coefs[tap];
+    for (int i = 0; i < WIDE; i++)
+        levels[i] = level(levels[i]);
+}
+
+/* The first pass for `rows` rows, at most ROWS: out[row][x] for all x.
+
+The rows are laid side by side first, so that neighbours in memory get the same coefficient; that is what
+vector instructions want. */
+static inline __attribute__((always_inline)) void across_rows(const uint8_t *pixels, Py_ssize_t width,
+                                                              const int step, const int rows,
+                                                              const struct axis axis, const struct work work,
+                                                              int32_t *out)
+{
+    const Py_ssize_t first = axis.start[0], last = axis.start[axis.size - 1] + axis.taps - 1;
+    uint8_t *beside = work.beside;
+    for (Py_ssize_t x = first; x < last; x++, beside += WIDE)
         for (int row = 0; row < rows; row++)
-            memcpy(&beside[(x - first) * ROWS + row], picture + (row * width + x) * IN_BYTES, IN_BYTES);
+            memcpy(beside + row * BYTES, pixels + (row * width + x) * step, MOVED);
+    for (int row = 0; row < rows; row++)
+        memcpy(beside + row * BYTES, pixels + (row * width + last) * step, BYTES);
+    for (Py_ssize_t i = 0; i < (last + 1 - first) * WIDE; i++)
+        work.wide[i] = work.beside[i];
     for (Py_ssize_t x = 0; x < axis.size; x++) {
-        const uint8_t *from = (const uint8_t *)&beside[(axis.start[x] - first) * ROWS];
-        const int32_t *coefs = axis.coefs + x * axis.taps;
-        int32_t sums[WIDE];
-        uint8_t levels[WIDE];
-        for (int i = 0; i < WIDE; i++)
-            sums[i] = HALF;
-        for (Py_ssize_t tap = 0; tap < axis.taps; tap++, from += WIDE)
-            for (int i = 0; i < WIDE; i++)
-                sums[i] += from[i] * coefs[tap];
-        for (int i = 0; i < WIDE; i++)
-            levels[i] = level(sums[i]);
+        int32_t levels[WIDE];
+        weigh(work.wide + (axis.start[x] - first) * WIDE, WIDE, axis.coefs + x * axis.taps, axis.taps, levels);
         for (int row = 0; row < rows; row++)
-            memcpy(out + (row * axis.size + x) * OUT_BYTES, levels + row * IN_BYTES, OUT_BYTES);
+            memcpy(out + (row * axis.size + x) * BYTES, levels + row * BYTES, BYTES * sizeof *out);
     }
 }
 
 FOR_EVERY_CPU
-static void across(const uint8_t *picture, Py_ssize_t width, int rows, const struct axis axis,
-                   uint32_t *beside, uint8_t *out)
+static void across(const struct picture picture, Py_ssize_t row, int rows, const struct axis axis,
+                   const struct work work, int32_t *out)
 {
-    if (rows == ROWS) /* with its loops unrolled */
-        across_rows(picture, width, ROWS, axis, beside, out);
+    const int step = (int)picture.step;
+    const uint8_t *pixels = picture.pixels + row * picture.width * step;
+    if (rows == ROWS && step == BYTES) /* with its loops unrolled */
+        across_rows(pixels, picture.width, BYTES, ROWS, axis, work, out);
     else
-        across_rows(picture, width, rows, axis, beside, out);
+        across_rows(pixels, picture.width, step, rows, axis, work, out);
 }
 
-/* The second pass: one line of `bytes` bytes out of as many lines from `from` on as there are taps. */
+/* The second pass: one line of `length` numbers out of as many lines from `from` on as there are taps. */
 FOR_EVERY_CPU
-static void down(const uint8_t *from, const int32_t *coefs, Py_ssize_t taps, Py_ssize_t bytes, uint8_t *out)
+static void down(const int32_t *from, const int32_t *coefs, Py_ssize_t taps, Py_ssize_t length, uint8_t *out)
 {
     Py_ssize_t x = 0;
-    for (; x + WIDE <= bytes; x += WIDE) {
-        int32_t sums[WIDE];
+    for (; x + WIDE <= length; x += WIDE) {
+        int32_t levels[WIDE];
+        weigh(from + x, length, coefs, taps, levels);
         for (int i = 0; i < WIDE; i++)
-            sums[i] = HALF;
-        for (Py_ssize_t tap = 0; tap < taps; tap++)
-            for (int i = 0; i < WIDE; i++)
-                sums[i] += from[tap * bytes + x + i] * coefs[tap];
-        for (int i = 0; i < WIDE; i++)
-            out[x + i] = level(sums[i]);
+            out[x + i] = (uint8_t)levels[i];
     }
-    for (; x < bytes; x++) {
+    for (; x < length; x++) {
         int32_t sum = HALF;
         for (Py_ssize_t tap = 0; tap < taps; tap++)
-            sum += from[tap * bytes + x] * coefs[tap];
-        out[x] = level(sum);
+            sum += from[tap * length + x] * coefs[tap];
+        out[x] = (uint8_t)level(sum);
     }
 }
 
-/* Both passes, line by line: `between` holds the few lines of the first pass that the second needs now. */
-static void resize(const uint8_t *picture, Py_ssize_t width, const struct axis x, const struct axis y,
-                   uint32_t *beside, uint8_t *between, uint8_t *out)
+/* Both passes, line by line. */
+static void resize(const struct picture picture, const struct axis x, const struct axis y,
+                   const struct work work, uint8_t *out)
 {
-    const Py_ssize_t bytes = x.size * OUT_BYTES, end = y.start[y.size - 1] + y.taps;
+    const Py_ssize_t length = x.size * BYTES, end = y.start[y.size - 1] + y.taps;
     Py_ssize_t held = y.start[0], made = held; /* rows of the picture whose lines are in `between` */
-    for (Py_ssize_t line = 0; line < y.size; line++, out += bytes) {
+    for (Py_ssize_t line = 0; line < y.size; line++, out += length) {
         const Py_ssize_t first = y.start[line];
         if (first + y.taps > made) {
             if (first < made)
-                memmove(between, between + (first - held) * bytes, (made - first) * bytes);
+                memmove(work.between, work.between + (first - held) * length,
+                        (made - first) * length * sizeof *work.between);
             else
                 made = first;
             held = first;
         }
         while (first + y.taps > made) {
             const int rows = end - made < ROWS ? (int)(end - made) : ROWS;
-            across(picture + made * width * IN_BYTES, width, rows, x, beside, between + (made - held) * bytes);
+            across(picture, made, rows, x, work, work.between + (made - held) * length);
             made += rows;
         }
-        down(between + (first - held) * bytes, y.coefs + line * y.taps, y.taps, bytes, out);
+        down(work.between + (first - held) * length, y.coefs + line * y.taps, y.taps, length, out);
     }
 }
 
-/* The pixels behind an "arrow_array" capsule of a Pillow picture of mode RGB; NULL with an exception set. */
-static const uint8_t *pixels_of(PyObject *capsule, Py_ssize_t width, Py_ssize_t height)
+/* Find the pixels behind an "arrow_array" capsule of a Pillow picture of mode RGB; -1 with an exception set. */
+static int from_arrow(struct picture *picture, PyObject *capsule)
 {
+    const Py_ssize_t length = picture->width * picture->height;
     const struct ArrowArray *array = PyCapsule_GetPointer(capsule, "arrow_array");
     if (array == NULL)
-        return NULL;
+        return -1;
     const struct ArrowArray *values =
         array->release != NULL && array->n_children == 1 ? array->children[0] : NULL;
-    if (array->length != width * height || array->offset != 0 || values == NULL || values->n_buffers != 2 ||
-        values->length != width * height * IN_BYTES || values->offset != 0 || values->buffers[1] == NULL) {
+    if (array->length != length || array->offset != 0 || values == NULL || values->n_buffers != 2 ||
+        values->length != length * ARROW_BYTES || values->offset != 0 || values->buffers[1] == NULL) {
         PyErr_SetString(PyExc_ValueError, "not the array of a picture of mode RGB and this size");
-        return NULL;
+        return -1;
     }
-    return values->buffers[1];
+    picture->pixels = values->buffers[1];
+    picture->step = ARROW_BYTES;
+    return 0;
+}
+
+/* Find the pixels in a buffer; -1 with an exception set. */
+static int from_buffer(struct picture *picture, const Py_buffer *buffer)
+{
+    if (buffer->len != picture->width * picture->height * BYTES) {
+        PyErr_SetString(PyExc_ValueError, "not the bytes of a picture of mode RGB and this size");
+        return -1;
+    }
+    picture->pixels = buffer->buf;
+    picture->step = BYTES;
+    return 0;
 }
 
 /* Fill `axis` from buffers of int32; -1 with an exception set unless all of it lies within `side` inputs. */
@@ -174,23 +214,26 @@ static int checked(struct axis *axis, const Py_buffer *start, const Py_buffer *c
 }
 
 /* The resized picture as bytes; NULL with an exception set. */
-static PyObject *resized(const uint8_t *picture, Py_ssize_t width, const struct axis x, const struct axis y)
+static PyObject *resized(const struct picture picture, const struct axis x, const struct axis y)
 {
     const size_t columns = (size_t)(x.start[x.size - 1] + x.taps - x.start[0]);
-    PyObject *result = PyBytes_FromStringAndSize(NULL, y.size * x.size * OUT_BYTES);
-    uint32_t *beside = PyMem_RawCalloc(columns, ROWS * sizeof *beside); /* the last rows may not fill it */
-    uint8_t *between = PyMem_RawMalloc((size_t)(y.taps + ROWS) * x.size * OUT_BYTES);
-    if (result != NULL && beside != NULL && between != NULL) {
+    PyObject *result = PyBytes_FromStringAndSize(NULL, y.size * x.size * BYTES);
+    struct work work;
+    work.beside = PyMem_RawCalloc(columns, WIDE); /* the last rows may not fill it */
+    work.wide = PyMem_RawMalloc(columns * WIDE * sizeof *work.wide);
+    work.between = PyMem_RawMalloc((size_t)(y.taps + ROWS) * x.size * BYTES * sizeof *work.between);
+    if (result != NULL && work.beside != NULL && work.wide != NULL && work.between != NULL) {
         uint8_t *out = (uint8_t *)PyBytes_AS_STRING(result);
         Py_BEGIN_ALLOW_THREADS
-        resize(picture, width, x, y, beside, between, out);
+        resize(picture, x, y, work, out);
         Py_END_ALLOW_THREADS
     } else {
         Py_CLEAR(result);
         PyErr_NoMemory();
     }
-    PyMem_RawFree(beside);
-    PyMem_RawFree(between);
+    PyMem_RawFree(work.beside);
+    PyMem_RawFree(work.wide);
+    PyMem_RawFree(work.between);
     return result;
 }
 
@@ -200,21 +243,22 @@ PyDoc_STRVAR(convolve_doc,
 
 static PyObject *convolve(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *capsule, *result = NULL;
-    Py_ssize_t width, height;
-    Py_buffer given[4];
+    PyObject *pixels, *result = NULL;
+    struct picture picture;
+    Py_buffer buffer = {0}, given[4];
     struct axis x, y;
-    if (!PyArg_ParseTuple(args, "Onny*y*y*y*", &capsule, &width, &height, &given[0], &given[1], &given[2],
-                          &given[3]))
+    if (!PyArg_ParseTuple(args, "Onny*y*y*y*", &pixels, &picture.width, &picture.height, &given[0], &given[1],
+                          &given[2], &given[3]))
         return NULL;
-    if (width < 1 || height < 1 || width > MOST_SIDE || height > MOST_SIDE) {
+    if (picture.width < 1 || picture.height < 1 || picture.width > MOST_SIDE || picture.height > MOST_SIDE)
         PyErr_SetString(PyExc_ValueError, "no picture has this size");
-    } else {
-        const uint8_t *picture = pixels_of(capsule, width, height);
-        if (picture != NULL && checked(&x, &given[0], &given[1], width) == 0 &&
-            checked(&y, &given[2], &given[3], height) == 0)
-            result = resized(picture, width, x, y);
-    }
+    else if ((PyCapsule_CheckExact(pixels) ? from_arrow(&picture, pixels)
+              : PyObject_GetBuffer(pixels, &buffer, PyBUF_SIMPLE) ? -1
+                                                                  : from_buffer(&picture, &buffer)) == 0 &&
+             checked(&x, &given[0], &given[1], picture.width) == 0 &&
+             checked(&y, &given[2], &given[3], picture.height) == 0)
+        result = resized(picture, x, y);
+    PyBuffer_Release(&buffer); /* does nothing if there is none */
     for (int i = 0; i < 4; i++)
         PyBuffer_Release(&given[i]);
     return result;

@@ -10,9 +10,9 @@ bicubic so that the short side is the model's size, crop the centre square. This
 - the resize uses vector instructions (resample.py);
 - orientation is applied, and alpha laid over white, after resizing: a bicubic resize commutes with both.
 
-Copies: the file is read in place, unless metadata is cut out of it (one copy); Pillow decodes into memory of
-its own; the resize reads that and writes the result, which is copied once more only where Pillow resized it.
-Other threads run while it is decoded and resized.
+Copies of a colour JPEG: the file is read in place, unless metadata is cut out of it (one copy); the resize
+reads the decoded pixels and writes the result. Pillow, which decodes all else, keeps pixels in memory of its
+own, from where they are copied once more. Other threads run while a picture is decoded and resized.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  (the plugins register themselves)
 
 from hailo_clip.api.base64image import decode_base64_image
 from hailo_clip.api.decodememory import DecodeMemory, decoding_bytes
 from hailo_clip.api.imageheader import BadImage, Header, read_header
-from hailo_clip.api.resample import Box, bicubic
+from hailo_clip.api.jpeg import decode_rgb
+from hailo_clip.api.resample import Box, Pixels, bicubic, size_of
 from hailo_clip.shared.errors import ClientError
 
 __all__ = ["ImageLimits", "Pixels", "decode_base64_image", "decode_image"]
-
-Pixels = npt.NDArray[np.uint8]
 
 Image.preinit()  # the plugins of the other formats: no request is to wait for an import
 Image.MAX_IMAGE_PIXELS = None  # ours is the check that counts, on the header and with an error of its own
@@ -99,8 +97,7 @@ def _decode(data: bytes, size: int, limits: ImageLimits, memory: DecodeMemory) -
 
 def _pixels(header: Header, size: int) -> Pixels:
     picture, scale = _load(header, size)
-    box = _crop_box(header, picture, scale, size)
-    small = bicubic(picture, size, box)
+    small = bicubic(picture, size, _crop_box(header, size_of(picture), scale, size))
     if isinstance(small, np.ndarray):
         if header.orientation == 1:
             return small
@@ -121,31 +118,30 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
         raise BadImage(f"it is {width} x {height} pixels; at most {most} megapixels are taken")
 
 
-def _load(header: Header, size: int) -> tuple[Image.Image, int]:
-    """The decoded picture in a mode that can be resized as numbers, and by how much it was scaled down.
+def _load(header: Header, size: int) -> tuple[Image.Image | Pixels, int]:
+    """The decoded picture, ready to be resized as numbers, and by how much it was scaled down.
 
     Raises:
         BadImage: a decoder failed, whatever way it chose to say so.
     """
+    least = int(_OVERSAMPLING * size)
+    if header.format == "JPEG":
+        found = decode_rgb(header.file, header.width, header.height, least)
+        if found is not None:
+            return found
     try:
         picture = Image.open(io.BytesIO(header.file), formats=(header.format,))
         if sorted(picture.size) != sorted((header.width, header.height)):
             raise BadImage(f"its {header.format} header contradicts itself")
-        scale = _scaled_decoding(picture, size)
+        width = picture.width
+        drafted = picture.draft(None, (least, least))
+        scale = 1 if drafted is None else round(width / drafted[1][2])
         picture.load()
         return _resizable(picture, header), scale
     except (BadImage, MemoryError):
         raise
     except Exception as e:  # decoders raise nearly anything at bytes that are wrong
         raise BadImage(f"it is a truncated or damaged {header.format}") from e
-
-
-def _scaled_decoding(picture: Image.Image, size: int) -> int:
-    """Have libjpeg decode at a fraction of the size; returns the divisor, 1 for all but large JPEGs."""
-    width = picture.size[0]
-    least = int(_OVERSAMPLING * size)
-    drafted = picture.draft(None, (least, least))
-    return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _resizable(picture: Image.Image, header: Header) -> Image.Image:
@@ -189,20 +185,20 @@ def _scale_key(picture: Image.Image, bits: int) -> None:
         picture.info["transparency"] = (key & most) * 255 // most
 
 
-def _crop_box(header: Header, picture: Image.Image, scale: int, size: int) -> Box:
-    """The square that the centre crop keeps, in coordinates of `picture`: left, top, right, bottom.
+def _crop_box(header: Header, decoded: tuple[int, int], scale: int, size: int) -> Box:
+    """The square that the centre crop keeps, in coordinates of the decoded picture: left, top, right, bottom.
 
     The crop is the turned picture's. Before turning it is the same square, but for the odd pixel that a crop
     takes from the right or the lower end, which here may be the left or the upper one.
     """
-    width, height = (header.width, header.height) if scale > 1 else picture.size
-    across, down = (_kept(side, min(width, height), size) for side in (width, height))
+    whole = (header.width, header.height) if scale > 1 else decoded
+    across, down = (_kept(side, min(whole), size) for side in whole)
     if header.orientation in (2, 3, 7, 8):
-        across = (width - across[1], width - across[0])
+        across = (whole[0] - across[1], whole[0] - across[0])
     if header.orientation in (3, 4, 6, 7):
-        down = (height - down[1], height - down[0])
+        down = (whole[1] - down[1], whole[1] - down[0])
     # Rounding must not carry the box over the edge, nor do the last pixels of a scaled JPEG, which are cut.
-    right, bottom = min(across[1] / scale, picture.width), min(down[1] / scale, picture.height)
+    right, bottom = min(across[1] / scale, decoded[0]), min(down[1] / scale, decoded[1])
     return (max(across[0] / scale, 0), max(down[0] / scale, 0), right, bottom)
 
 

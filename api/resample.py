@@ -24,7 +24,7 @@ try:
 except ImportError:  # no compiler was there when it was installed
     _compiled = None  # type: ignore[assignment]
 
-__all__ = ["COMPILED", "Box", "bicubic"]
+__all__ = ["COMPILED", "Box", "Pixels", "bicubic", "size_of"]
 
 COMPILED: ModuleType | None = _compiled
 """The compiled part; None: it is not there, and Pillow does the work."""
@@ -33,6 +33,7 @@ _GAPS = os.environ.get("PILLOW_ALIGNMENT", "1") != "1"
 """Whether Pillow may leave gaps between the rows of a picture, of which it does not always tell."""
 
 Box = tuple[float, float, float, float]
+Pixels = npt.NDArray[np.uint8]
 
 _REDUCING_GAP = 3.0
 """Pictures are averaged down by whole numbers first, no further than to this many times the final size."""
@@ -60,34 +61,42 @@ class Axis:
     coefs: npt.NDArray[np.int32]
 
 
-def bicubic(picture: Image.Image, size: int, box: Box) -> Image.Image | npt.NDArray[np.uint8]:
+def bicubic(picture: Image.Image | Pixels, size: int, box: Box) -> Image.Image | Pixels:
     """`box` of `picture`, resized to `size` x `size`.
 
     Args:
-        picture: loaded, of any mode that Pillow can resize.
+        picture: loaded, of any mode that Pillow can resize; or uint8 ``[height, width, 3]``, C order.
         size: side of the result, pixels.
         box: left, top, right and lower edge, in pixels, within the picture.
 
     Returns:
-        uint8 ``[size, size, 3]``, read-only, if the compiled part did it, as it does with mode RGB;
+        uint8 ``[size, size, 3]``, read-only, if the compiled part did it, as it does with three colours;
         else a picture of the same mode.
     """
     if COMPILED is not None and _taken(picture, size, box):
         left, top, right, bottom = box
-        width, height = picture.size
+        width, height = size_of(picture)
         x, y = axis(width, left, right, size), axis(height, top, bottom, size)
         with contextlib.suppress(ValueError):  # the picture is not in one piece
-            pixels = picture.__arrow_c_array__()[1]
+            pixels = picture if isinstance(picture, np.ndarray) else picture.__arrow_c_array__()[1]
             result: bytes = COMPILED.convolve(pixels, width, height, x.start, x.coefs, y.start, y.coefs)
             return np.frombuffer(result, np.uint8).reshape(size, size, 3)
-    return picture.resize((size, size), Image.Resampling.BICUBIC, box, _REDUCING_GAP)
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    return image.resize((size, size), Image.Resampling.BICUBIC, box, _REDUCING_GAP)
 
 
-def _taken(picture: Image.Image, size: int, box: Box) -> bool:
+def size_of(picture: Image.Image | Pixels) -> tuple[int, int]:
+    """Width and height of a picture, in pixels."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+
+
+def _taken(picture: Image.Image | Pixels, size: int, box: Box) -> bool:
     """Whether the compiled part resizes such a picture."""
     left, top, right, bottom = box
     shrunk_first = int(max(right - left, bottom - top) / size / _REDUCING_GAP) > 1
-    return picture.mode == "RGB" and not shrunk_first and not _GAPS
+    if isinstance(picture, Image.Image) and (picture.mode != "RGB" or _GAPS):
+        return False
+    return not shrunk_first
 
 
 @lru_cache(maxsize=64)

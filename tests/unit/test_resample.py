@@ -48,10 +48,12 @@ def rows_first(picture: Image.Image, size: int, box: Box) -> Pixels:
 
 
 def resized(picture: Image.Image, size: int, box: Box | None = None) -> Pixels:
-    """By the compiled part, for sure."""
-    result = bicubic(picture, size, box or (0, 0, *picture.size))
-    assert isinstance(result, np.ndarray)
-    return result
+    """By the compiled part, for sure: from Pillow's memory and from an array, which is the same."""
+    results = [bicubic(form, size, box or (0, 0, *picture.size)) for form in (picture, np.asarray(picture))]
+    assert isinstance(results[0], np.ndarray)
+    assert isinstance(results[1], np.ndarray)
+    assert np.array_equal(results[0], results[1])
+    return results[0]
 
 
 @compiled
@@ -184,13 +186,18 @@ class TestArguments:
         self, x: Any = GOOD, y: Any = GOOD, width: int = 8, height: int = 8, array: Any = None
     ) -> bytes:
         assert resample.COMPILED is not None
-        picture = Image.new("RGB", (8, 8), (9, 8, 7))
-        pixels = picture.__arrow_c_array__()[1] if array is None else array
+        pixels = Image.new("RGB", (8, 8), (9, 8, 7)).__arrow_c_array__()[1] if array is None else array
         result: bytes = resample.COMPILED.convolve(pixels, width, height, x.start, x.coefs, y.start, y.coefs)
         return result
 
-    def test_good_ones(self):
-        assert self.convolve() == bytes((9, 8, 7)) * 16
+    @pytest.mark.parametrize("array", [None, bytes((9, 8, 7)) * 64])
+    def test_good_ones(self, array: bytes | None):
+        assert self.convolve(array=array) == bytes((9, 8, 7)) * 16
+
+    @pytest.mark.parametrize("length", [0, 64, 191, 193, 256])
+    def test_a_buffer_of_another_size(self, length: int):
+        with pytest.raises(ValueError, match="mode RGB"):
+            self.convolve(array=bytes(length))
 
     @pytest.mark.parametrize(("width", "height"), [(8, 9), (7, 8), (0, 8), (8, -8), (1 << 40, 1 << 40)])
     def test_another_size(self, width: int, height: int):
@@ -227,7 +234,7 @@ class TestArguments:
             self.convolve(array=grey)
 
     def test_no_picture_at_all(self):
-        with pytest.raises(ValueError, match="Capsule"):
+        with pytest.raises(TypeError, match="bytes-like"):
             self.convolve(array=object())
 
     def test_a_schema_instead_of_an_array(self):
