@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -43,6 +44,15 @@ class Asker:
     left_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Work for a thread, and who waits for what it gives."""
+
+    job: Job
+    work: Callable[[], Any]
+    result: asyncio.Future[Any]
+
+
 class Intake:
     """Prepares the inputs of requests.
 
@@ -63,16 +73,23 @@ class Intake:
         self._memory = DecodeMemory()
         self._waiting: dict[Job, tuple[Callable[[], Any], asyncio.Future[Any]]] = {}
         self._ids: OrderedDict[str, bytes] = OrderedDict()
-        self._executor: ThreadPoolExecutor | None = None
+        self._work: SimpleQueue[_Task | None] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Make the threads' pool, in the process that uses it."""
-        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="intake")
+        """Start the threads, in the process and event loop that use them."""
+        loop = asyncio.get_running_loop()
+        for i in range(self._threads):
+            worker = threading.Thread(target=self._serve, args=(loop,), name=f"intake-{i}", daemon=True)
+            worker.start()
+            self._workers.append(worker)
 
     def close(self) -> None:
         """Stop the threads; what waits is given up."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        for _ in self._workers:
+            self._work.put(None)
+        while self._workers:
+            self._workers.pop().join()
 
     async def images(self, pictures: Sequence[Picture], asker: Asker) -> list[Buffer | ClientError]:
         """The model's input of each image, uint8 ``[size, size, 3]`` in C order, or what is wrong with it.
@@ -145,7 +162,7 @@ class Intake:
 
     async def _in_thread(self, work: Callable[[], T], asker: Asker) -> T:
         """What `work` gives, when its turn came."""
-        if self._executor is None:
+        if not self._workers:
             raise RuntimeError("Intake.start was not called")
         job = Job(asker.tenant, asker.weight)
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -166,31 +183,33 @@ class Intake:
 
     def _start_jobs(self) -> None:
         """Give free threads to the jobs whose turn it is."""
-        loop = asyncio.get_running_loop()
-        while self._executor is not None and (job := self._turns.next()) is not None:
-            work, result = self._waiting.pop(job)
+        while self._workers and (job := self._turns.next()) is not None:
             # A cancelled request's job runs on; its place is free when the thread is done with it.
-            self._executor.submit(self._run, loop, job, result, work)
+            self._work.put(_Task(job, *self._waiting.pop(job)))
 
-    def _run(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        job: Job,
-        result: asyncio.Future[Any],
-        work: Callable[[], Any],
-    ) -> None:
-        """In a thread: do the work, and tell the event loop what it gave or raised."""
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: do the work that comes, until told to stop."""
+        while (task := self._work.get()) is not None:
+            self._run(loop, task)
+            task = None  # it may hold a whole image
+
+    def _run(self, loop: asyncio.AbstractEventLoop, task: _Task) -> None:
+        """Do the work, and tell the event loop what it gave or raised.
+
+        An executor's thread would go on for a while after that, with the interpreter's lock, for which the
+        event loop waits.
+        """
         begun = perf_counter()
         value: Any
         try:
-            value = work()
+            value = task.work()
         except Exception as e:  # noqa: BLE001  (whoever waits for it raises it)
             value = e
-        loop.call_soon_threadsafe(self._done, job, result, value, perf_counter() - begun)
+        loop.call_soon_threadsafe(self._done, task, value, perf_counter() - begun)
 
-    def _done(self, job: Job, result: asyncio.Future[Any], value: Any, seconds: float) -> None:
-        self._turns.finished(job, seconds)
-        self._settle(result, value)
+    def _done(self, task: _Task, value: Any, seconds: float) -> None:
+        self._turns.finished(task.job, seconds)
+        self._settle(task.result, value)
         self._start_jobs()
 
     @staticmethod

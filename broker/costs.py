@@ -56,8 +56,12 @@ class _Line:
         self.observe(8, a + 8 * b, weight)
 
     def forget(self, part: float) -> None:
-        for name in ("prior", "weight", "n", "t", "nn", "nt"):
-            setattr(self, name, getattr(self, name) * part)
+        self.prior *= part
+        self.weight *= part
+        self.n *= part
+        self.t *= part
+        self.nn *= part
+        self.nt *= part
         if self.prior < PRIOR_LEFT:
             self.recall(PRIOR_LEFT - self.prior)
 

@@ -2,7 +2,8 @@
 
 `Scheduler.from_frontend`, `from_worker`, `unreachable` and `tick` take an event and the time (seconds of
 a monotonic clock) and change the state; `flush` dispatches and returns the actions (`Send`, `Note`) in
-order, ticking when it is time. `wake_at` says when it next has something to do.
+order, ticking when it is time; what is due before it can be had from `answers`. `wake_at` says when it next
+has something to do.
 
 The parts: `admission` (who is let in), `ledger` (who waits for what; exactly one answer each),
 `fairqueue` (whose turn it is), `dispatcher` (which batch goes where, when), `pool` (workers and devices),
@@ -124,10 +125,15 @@ class Scheduler:
 
     def flush(self, now: float) -> list[Action]:
         """Dispatch what can be, and hand out the actions gathered since the last call."""
+        self.workforce.learn()
         if now >= self._ticked + _TICK_S:
             self.tick(now)
         self.ledger.expire(now)
         self._dispatch(now)
+        return self.answers()
+
+    def answers(self) -> list[Action]:
+        """Hand out what is gathered already: answers need not wait for what `flush` still has to do."""
         actions = self.outbox.copy()
         self.outbox.clear()
         return actions

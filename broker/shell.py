@@ -188,9 +188,11 @@ class Shell:
     def _act(self) -> None:
         """Carry out the scheduler's actions, and those that follow from receivers that are gone."""
         now = self._clock()
-        while actions := self._scheduler.flush(now):
+        actions = self._scheduler.answers()
+        while actions or (actions := self._scheduler.flush(now)):
             for plane, peer in self._carry_out(actions):
                 self._scheduler.unreachable(now, plane, peer)
+            actions = []
 
     def _carry_out(self, actions: Sequence[Action]) -> dict[tuple[str, bytes], None]:
         """Log and send, what is for one frontend together; the planes and receivers that are gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,16 @@ from hailo_clip.shared.metrics import Metrics
 
 FAULTY_IN_A_ROW = 3
 _SHORTEST, _LONGEST = 0.99, 1.01  # the square of an embedding's length
+
+
+class _Result(NamedTuple):
+    """A batch that came back at `at` and took `seconds` of device time."""
+
+    at: float
+    hello: m.Hello
+    kind: m.Kind
+    items: int
+    seconds: float
 
 
 class Workforce:
@@ -46,6 +57,7 @@ class Workforce:
         self.ever_ready = False
         self._silence_s = policy.heartbeat_s * policy.liveness
         self._patience = Patience(policy)
+        self._results: list[_Result] = []  # that nothing was learned from yet
 
     def message(self, now: float, peer: bytes, message: m.FromWorker) -> None:
         """A worker's message."""
@@ -185,9 +197,7 @@ class Workforce:
             else:
                 failed.append((job, error))
         if rows:
-            self._costs.observe(run.kind, len(run.jobs), took)
-            self._costs.back(now, run.kind)
-            self._patience.done(worker.hello, run.kind, len(run.jobs), took)
+            self._results.append(_Result(now, worker.hello, run.kind, len(run.jobs), took))
             worker.failed_in_a_row = 0
             worker.breaker.proved()
         if failed:
@@ -197,6 +207,14 @@ class Workforce:
             if worker.failed_in_a_row >= FAULTY_IN_A_ROW:
                 why = f"{FAULTY_IN_A_ROW} batches in a row failed: {failed[0][1][1]}"
                 self._recovery.lose(now, worker, WorkerEvent.FAULTY, why)
+
+    def learn(self) -> None:
+        """Learn what batches take from the results since the last call, once their answers are out."""
+        for result in self._results:
+            self._costs.observe(result.kind, result.items, result.seconds)
+            self._costs.back(result.at, result.kind)
+            self._patience.done(result.hello, result.kind, result.items, result.seconds)
+        self._results.clear()
 
     def _disown(self, worker: Worker) -> None:
         """The worker is not to be believed any more: what it put into the cache is as doubtful.

@@ -242,7 +242,8 @@ class World:
 
     def flush(self) -> None:
         """The broker acts, as its shell does: until nothing follows from receivers that are gone."""
-        while actions := self.scheduler.flush(self.now):
+        actions = self.scheduler.answers()
+        while actions or (actions := self.scheduler.flush(self.now)):
             gone = set()
             for action in actions:
                 if isinstance(action, Note):
@@ -253,6 +254,7 @@ class World:
                     self._deliver(action)
             for plane, peer in gone:
                 self.scheduler.unreachable(self.now, plane, peer)
+            actions = []
 
     def _deliver(self, action: Send) -> None:
         message = action.message
