@@ -2,9 +2,8 @@
 
 Pillow's own resize computes one pixel at a time. This one computes the same sums, bit for bit, on rows of
 numbers that the compiler turns into vector instructions (SSE4.1, AVX2, AVX-512 or NEON): nearly four times as
-fast with GCC and glibc.
-What each output pixel is made of (start, coefficients) is decided in resample.py, where it can be read; here
-is only the loop.
+fast with GCC and glibc. What each output pixel is made of (start, coefficients) is decided in resample.py,
+where it can be read; here is only the loop.
 
 The picture is not copied. It is a buffer of three bytes a pixel, or Pillow's own memory of four, which comes
 as Arrow's C data interface, a stable binary interface

@@ -71,7 +71,7 @@ class Intake:
         self._threads, self._backlog = threads, backlog
         self._turns = Turns(threads, backlog)
         self._memory = DecodeMemory()
-        self._waiting: dict[Job, tuple[Callable[[], Any], asyncio.Future[Any]]] = {}
+        self._waiting: dict[Job, _Task] = {}
         self._ids: OrderedDict[str, bytes] = OrderedDict()
         self._work: SimpleQueue[_Task | None] = SimpleQueue()
         self._workers: list[threading.Thread] = []
@@ -168,12 +168,12 @@ class Intake:
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         refused = self._turns.enter(job)
         if refused is not job:
-            self._waiting[job] = (work, result)
+            self._waiting[job] = _Task(job, work, result)
         if refused is not None:
             full = QueueFull(f"{self._backlog} images wait to be decoded, no more may", retry_after_s=1.0)
             if refused is job:
                 raise full
-            self._settle(self._waiting.pop(refused)[1], full)
+            self._settle(self._waiting.pop(refused).result, full)
         self._start_jobs()
         try:
             return await result
@@ -185,7 +185,7 @@ class Intake:
         """Give free threads to the jobs whose turn it is."""
         while self._workers and (job := self._turns.next()) is not None:
             # A cancelled request's job runs on; its place is free when the thread is done with it.
-            self._work.put(_Task(job, *self._waiting.pop(job)))
+            self._work.put(self._waiting.pop(job))
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: do the work that comes, until told to stop."""
