@@ -61,7 +61,7 @@ def read_reply(reply: Reply, kinds: Sequence[int], dimension: int) -> Answer:
     if len(raw) != len(good) * dimension * 4:
         raise ServiceError(f"the broker answered {len(raw)} bytes for {len(good)} embeddings of {dimension}")
     rows = np.frombuffer(raw, dtype="<f4").reshape(len(good), dimension)
-    rows = np.require(rows, requirements="A")  # a message may begin anywhere in memory
+    rows = rows if rows.flags.aligned else rows.copy()  # a message may begin anywhere in memory
     if len(good) < len(kinds):
         sparse = np.zeros((len(kinds), dimension), dtype=np.float32)
         sparse[good] = rows

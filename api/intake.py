@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter
@@ -29,6 +28,8 @@ BACKLOG = 16
 
 INLINE_CHARACTERS = 2048
 """Prompts up to this many characters in all are tokenised at once, which takes less than changing threads."""
+
+LATE = "the request's images were not decoded before its deadline"
 
 CACHED_PROMPTS = 4096
 CACHED_CHARACTERS = 512
@@ -101,9 +102,12 @@ class Intake:
             DeadlineExceeded: they were not all decoded in time; what is left of them is not.
         """
         inputs: list[Buffer | ClientError] = []
-        async with _within(asker.left_s):
-            for i in range(0, len(pictures), self._threads):
-                inputs += await self._together(pictures[i : i + self._threads], asker)
+        try:
+            async with asyncio.timeout(asker.left_s):
+                for i in range(0, len(pictures), self._threads):
+                    inputs += await self._together(pictures[i : i + self._threads], asker)
+        except TimeoutError:
+            raise DeadlineExceeded(LATE) from None
         return inputs
 
     async def _together(self, pictures: Sequence[Picture], asker: Asker) -> list[Buffer | ClientError]:
@@ -136,8 +140,11 @@ class Intake:
         if sum(map(len, missing)) <= INLINE_CHARACTERS:
             fresh = self._tokenise(missing)
         else:
-            async with _within(asker.left_s):
-                fresh = await self._in_thread(lambda: self._tokenise(missing), asker)
+            try:
+                async with asyncio.timeout(asker.left_s):
+                    fresh = await self._in_thread(lambda: self._tokenise(missing), asker)
+            except TimeoutError:
+                raise DeadlineExceeded(LATE) from None
         found = {text: known if known is not None else fresh[text] for text, known in ids.items()}
         self._remember(found)
         return [found[text] for text in texts]
@@ -220,16 +227,6 @@ class Intake:
             result.set_exception(value)
         else:
             result.set_result(value)
-
-
-@contextlib.asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Give up what is done in here after `seconds`. Raises `DeadlineExceeded`."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded("the request's images were not decoded before its deadline") from None
 
 
 def decode_threads() -> int:

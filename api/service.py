@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import falcon.asgi
 import numpy as np
@@ -25,6 +24,7 @@ from hailo_clip.shared.errors import ClientError, HailoClipError, QueueFull
 from hailo_clip.shared.manifest import Manifest
 from hailo_clip.shared.messages import Buffer, Kind
 
+T = TypeVar("T")
 Faults = tuple[HailoClipError | None, ...]
 
 TOKEN_BYTES = 4
@@ -114,8 +114,7 @@ class Service:
             ClientError: an image is none (nothing is run then), or 409.
             ServiceError: 429, 500, 503 or 504; an item that failed fails the request.
         """
-        with self._noting_refusals(call):
-            images = await self.intake.images(pictures, self._asker(call))
+        images = await self._noting_refusals(call, self.intake.images(pictures, self._asker(call)))
         for image in images:
             if isinstance(image, ClientError):
                 raise image
@@ -128,8 +127,7 @@ class Service:
             ClientError: 409.
             ServiceError: 429, 503 or 504.
         """
-        with self._noting_refusals(call):
-            images = await self.intake.images(pictures, self._asker(call))
+        images = await self._noting_refusals(call, self.intake.images(pictures, self._asker(call)))
         return await self._embed(call, images, texts)
 
     async def _embed(
@@ -149,8 +147,7 @@ class Service:
         items: list[tuple[Kind, Buffer]] = [(Kind.IMAGE, images[i]) for i in good]
         items += [(Kind.TEXT, unique) for unique in place]
         call.account("decode")
-        with self._noting_refusals(call):
-            rows, faults = await self._run(call, items)
+        rows, faults = await self._noting_refusals(call, self._run(call, items))
         image_rows = rows[: len(good)]
         if len(good) < len(images):
             image_rows = self._no_rows(len(images))
@@ -182,10 +179,10 @@ class Service:
         call.received = perf_counter()
         return kind, data
 
-    @contextmanager
-    def _noting_refusals(self, call: Call) -> Iterator[None]:
+    async def _noting_refusals(self, call: Call, work: Awaitable[T]) -> T:
+        """What `work` gives; if the queue is full, the tenant's next requests are told so unread."""
         try:
-            yield
+            return await work
         except QueueFull as refusal:
             self.refusals.note(call.tenant, perf_counter(), refusal)
             raise
