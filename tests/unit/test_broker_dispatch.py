@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hailo_clip.broker.work import Send
 from hailo_clip.shared import messages as m
 from hailo_clip.shared.messages import Kind
 from tests.doubles.broker_world import World, image, prompt
@@ -474,3 +475,19 @@ def test_times_of_a_reply_add_up():
     reply = world.reply(second)
     assert reply.device_s == pytest.approx(0.07)
     assert reply.queue_s == pytest.approx(0.13)
+
+
+def test_an_answer_does_not_wait_for_what_its_result_teaches():
+    world = World()
+    worker = world.worker()
+    world.submit(image(1))
+    before = world.scheduler.costs.batch(Kind.IMAGE, 1)
+    world.now += 1.0
+    result = worker.result(worker.batches.pop(), device_s=1.0)
+    world.scheduler.from_worker(world.now, worker.peer, result)
+    (answer,) = world.scheduler.answers()
+    assert isinstance(answer, Send)
+    assert isinstance(answer.message, m.Reply)
+    assert world.scheduler.costs.batch(Kind.IMAGE, 1) == before
+    assert world.scheduler.flush(world.now) == []
+    assert world.scheduler.costs.batch(Kind.IMAGE, 1) > 2 * before
