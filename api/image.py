@@ -125,11 +125,11 @@ def _load(header: Header, size: int) -> tuple[Image.Image | Pixels, int]:
         BadImage: a decoder failed, whatever way it chose to say so.
     """
     least = int(_OVERSAMPLING * size)
-    if header.format == "JPEG":
-        found = decode_rgb(header.file, header.width, header.height, least)
-        if found is not None:
-            return found
     try:
+        if header.format == "JPEG":
+            found = decode_rgb(header.file, header.width, header.height, least)
+            if found is not None:
+                return found
         picture = Image.open(io.BytesIO(header.file), formats=(header.format,))
         if sorted(picture.size) != sorted((header.width, header.height)):
             raise BadImage(f"its {header.format} header contradicts itself")

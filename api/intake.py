@@ -86,7 +86,7 @@ class Intake:
             self._workers.append(worker)
 
     def close(self) -> None:
-        """Stop the threads; what waits is given up."""
+        """Stop the threads when they have done what they were given; what waits ends at its deadline."""
         for _ in self._workers:
             self._work.put(None)
         while self._workers:

@@ -65,6 +65,7 @@ class Scheduler:
 
     def from_frontend(self, now: float, peer: bytes, message: m.FromFrontend) -> None:
         """A frontend's message; `Control` is the shell's, which answers it with a snapshot."""
+        self.workforce.learn()
         self.frontends.heard(now, peer)
         match message:
             case m.Submit():
@@ -99,6 +100,7 @@ class Scheduler:
 
     def from_worker(self, now: float, peer: bytes, message: m.FromWorker) -> None:
         """A worker's message."""
+        self.workforce.learn()
         self.workforce.message(now, peer, message)
 
     def unreachable(self, now: float, plane: str, peer: bytes) -> None:

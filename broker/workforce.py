@@ -209,7 +209,7 @@ class Workforce:
                 self._recovery.lose(now, worker, WorkerEvent.FAULTY, why)
 
     def learn(self) -> None:
-        """Learn what batches take from the results since the last call, once their answers are out."""
+        """Learn what batches take from the results since the last call: before anything else is decided."""
         for result in self._results:
             self._costs.observe(result.kind, result.items, result.seconds)
             self._costs.back(result.at, result.kind)
